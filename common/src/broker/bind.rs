@@ -1,0 +1,208 @@
+//! What a worker does before its first pull: find its consumer, and check that everything has its shape.
+
+use std::{fmt, time::Duration};
+
+use async_nats::jetstream::consumer::PullConsumer;
+use thiserror::Error;
+
+use crate::{
+    limits,
+    subject::{self, ModelName, Tenant},
+};
+
+use super::{
+    connect::Broker,
+    setup::{self, FieldChange, consumer_missing, stream_missing},
+    shape::{self, Kind},
+};
+
+/// A consumer to pull from, and what its configuration says of a delivery's life.
+#[derive(Debug, Clone)]
+pub struct BoundConsumer {
+    /// Hands out one model's jobs.
+    pub consumer: PullConsumer,
+    /// How long a delivery may stay silent.
+    pub ack_wait: Duration,
+    /// How often a job is tried.
+    pub attempts: u32,
+}
+
+/// A fleet that this worker cannot serve as it is; it may be tried again.
+#[derive(Debug, Error)]
+pub enum BindError {
+    /// Something is not there.
+    #[error("{what} is not set up; run: segfleet setup{}", SetupFlags(.tenant, .model))]
+    NotSetUp {
+        /// The stream or consumer.
+        what: String,
+        /// Whose.
+        tenant: Tenant,
+        /// The model wanted.
+        model: ModelName,
+    },
+    /// Something has been changed so that the promises do not hold.
+    #[error("{what} has drifted ({}); run: segfleet setup{}", Fields(.fields), SetupFlags(.tenant, .model))]
+    Drifted {
+        /// The stream or consumer.
+        what: String,
+        /// What set-up would change.
+        fields: Vec<FieldChange>,
+        /// Whose.
+        tenant: Tenant,
+        /// The model wanted.
+        model: ModelName,
+    },
+    /// The broker does not answer now, or refuses.
+    #[error("{what} cannot be checked: {reason}")]
+    Unavailable {
+        /// The stream or consumer.
+        what: String,
+        /// Why not.
+        reason: String,
+    },
+}
+
+/// The flags that make a set-up cover a tenant and a model.
+struct SetupFlags<'a>(&'a Tenant, &'a ModelName);
+
+impl fmt::Display for SetupFlags<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, " --tenant {} --model {}", self.0, self.1)
+    }
+}
+
+struct Fields<'a>(&'a [FieldChange]);
+
+impl fmt::Display for Fields<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fields: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&fields.join(", "))
+    }
+}
+
+impl Broker {
+    /// Finds the consumer of a model's jobs and checks it and the streams around it.
+    ///
+    /// # Errors
+    /// [`BindError`] when something is missing, has drifted, or cannot be asked.
+    pub async fn bind(
+        &self,
+        tenant: &Tenant,
+        model: &ModelName,
+    ) -> Result<BoundConsumer, BindError> {
+        for kind in [Kind::Results(tenant), Kind::Dead, Kind::Jobs(tenant)] {
+            self.check_stream(kind, tenant, model).await?;
+        }
+        self.check_consumer(tenant, model).await
+    }
+
+    async fn check_stream(
+        &self,
+        kind: Kind<'_>,
+        tenant: &Tenant,
+        model: &ModelName,
+    ) -> Result<(), BindError> {
+        let what = kind.name();
+        let stream = match self.jetstream().get_stream(&what).await {
+            Ok(stream) => stream,
+            Err(error) if stream_missing(&error) => {
+                return Err(BindError::NotSetUp {
+                    what,
+                    tenant: tenant.clone(),
+                    model: model.clone(),
+                });
+            }
+            Err(error) => {
+                return Err(BindError::Unavailable {
+                    what,
+                    reason: error.to_string(),
+                });
+            }
+        };
+        let existing = &stream.cached_info().config;
+        let mut wanted = existing.clone();
+        kind.apply(&mut wanted, self.inline_limit_bytes());
+        let fields = shape::diff(existing, &wanted);
+        if !fields.is_empty() {
+            return Err(BindError::Drifted {
+                what,
+                fields,
+                tenant: tenant.clone(),
+                model: model.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    async fn check_consumer(
+        &self,
+        tenant: &Tenant,
+        model: &ModelName,
+    ) -> Result<BoundConsumer, BindError> {
+        let stream = subject::jobs_stream(tenant);
+        let name = subject::consumer(model);
+        let what = format!("{stream} {name}");
+        let unavailable = |reason: String| BindError::Unavailable {
+            what: what.clone(),
+            reason,
+        };
+        let handle = self.jetstream().get_stream_no_info(&stream).await;
+        let handle = handle.map_err(|error| unavailable(error.to_string()))?;
+        let existing = match handle.consumer_info(&name).await {
+            Ok(info) => info.config,
+            Err(error) if consumer_missing(&error) => {
+                return Err(BindError::NotSetUp {
+                    what,
+                    tenant: tenant.clone(),
+                    model: model.clone(),
+                });
+            }
+            Err(error) => return Err(unavailable(error.to_string())),
+        };
+        let mut wanted = existing.clone();
+        shape::apply_consumer(&mut wanted, tenant, model);
+        let fields = shape::diff(&existing, &wanted);
+        if !fields.is_empty() {
+            return Err(BindError::Drifted {
+                what,
+                fields,
+                tenant: tenant.clone(),
+                model: model.clone(),
+            });
+        }
+        let attempts = existing.max_deliver - i64::from(limits::FUSE_DELIVERIES);
+        let attempts = u32::try_from(attempts).unwrap_or(u32::MAX);
+        let ack_wait = existing.ack_wait;
+        let consumer = self
+            .jetstream()
+            .get_consumer_from_stream(&name, &stream)
+            .await;
+        let consumer = consumer.map_err(|error| unavailable(error.to_string()))?;
+        Ok(BoundConsumer {
+            consumer,
+            ack_wait,
+            attempts,
+        })
+    }
+
+    /// The models whose jobs a tenant may submit, by name.
+    ///
+    /// # Errors
+    /// [`setup::StreamsError`] when the broker does not answer. A tenant that is not set up has `None`.
+    pub async fn models(
+        &self,
+        tenant: &Tenant,
+    ) -> Result<Option<Vec<ModelName>>, setup::StreamsError> {
+        let config = setup::find_stream(self, &subject::jobs_stream(tenant)).await?;
+        let models = config.map(|config| {
+            let mut models: Vec<ModelName> = config
+                .subjects
+                .iter()
+                .filter_map(|subject| subject::model_of_jobs(tenant, subject))
+                .collect();
+            models.sort();
+            models
+        });
+        Ok(models)
+    }
+}

@@ -1,0 +1,274 @@
+//! The connection: its settings, its life, its end.
+
+use std::{future, io, path::PathBuf, time::Duration};
+
+use async_nats::{Client, ConnectOptions, Event, jetstream};
+use clap::Args;
+use thiserror::Error;
+use tokio::{sync::watch, time::timeout};
+
+/// Oldest server with the features and the security fixes that the streams rely on.
+const OLDEST_SERVER: (i64, i64, i64) = (2, 12, 6);
+/// How long closing may take: it only sends what is buffered.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where the broker is and who connects: the variables and files of the `nats` command.
+#[derive(Debug, Clone, Args)]
+pub struct ConnectArgs {
+    /// Address of the broker; several, separated by commas, for a cluster
+    #[arg(
+        long,
+        env = "NATS_URL",
+        default_value = "nats://127.0.0.1:4222",
+        hide_env_values = true,
+        global = true,
+        value_name = "URL"
+    )]
+    pub server: String,
+
+    /// File with the user's credentials
+    #[arg(long, env = "NATS_CREDS", global = true, value_name = "FILE")]
+    pub creds: Option<PathBuf>,
+
+    /// File with the user's NKEY seed
+    #[arg(long, env = "NATS_NKEY", global = true, value_name = "FILE")]
+    pub nkey: Option<PathBuf>,
+
+    /// File with the certificates that sign the broker's (TLS)
+    #[arg(long, env = "NATS_CA", global = true, value_name = "FILE")]
+    pub tlsca: Option<PathBuf>,
+
+    /// File with the user's own certificate (TLS)
+    #[arg(
+        long,
+        env = "NATS_CERT",
+        requires = "tlskey",
+        global = true,
+        value_name = "FILE"
+    )]
+    pub tlscert: Option<PathBuf>,
+
+    /// File with the key of the user's certificate (TLS)
+    #[arg(
+        long,
+        env = "NATS_KEY",
+        requires = "tlscert",
+        global = true,
+        value_name = "FILE"
+    )]
+    pub tlskey: Option<PathBuf>,
+}
+
+impl ConnectArgs {
+    /// Settings for a broker without security at `server`.
+    #[must_use]
+    pub fn plain(server: impl Into<String>) -> Self {
+        Self {
+            server: server.into(),
+            creds: None,
+            nkey: None,
+            tlsca: None,
+            tlscert: None,
+            tlskey: None,
+        }
+    }
+
+    /// The address without the password that it may contain, for messages.
+    #[must_use]
+    pub fn display_server(&self) -> String {
+        let hide = |url: &str| match (url.split_once("://"), url.rsplit_once('@')) {
+            (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
+            (None, Some((_, host))) => host.to_owned(),
+            (_, None) => url.to_owned(),
+        };
+        self.server
+            .split(',')
+            .map(hide)
+            .collect::<Vec<_>>()
+            .join(",")
+    }
+
+    async fn options(&self) -> Result<ConnectOptions, ConnectError> {
+        let unreadable = |path: &PathBuf| {
+            let path = path.clone();
+            move |source| ConnectError::File { path, source }
+        };
+        let mut options = ConnectOptions::new();
+        if let Some(path) = &self.creds {
+            options = options
+                .credentials_file(path)
+                .await
+                .map_err(unreadable(path))?;
+        }
+        if let Some(path) = &self.nkey {
+            let seed = std::fs::read_to_string(path).map_err(unreadable(path))?;
+            options = options.nkey(seed.trim().to_owned());
+        }
+        if let Some(path) = &self.tlsca {
+            options = options.add_root_certificates(path.clone());
+        }
+        if let (Some(certificate), Some(key)) = (&self.tlscert, &self.tlskey) {
+            options = options.add_client_certificate(certificate.clone(), key.clone());
+        }
+        Ok(options)
+    }
+}
+
+/// A broker that cannot be used.
+#[derive(Debug, Error)]
+pub enum ConnectError {
+    /// A file with secrets cannot be read.
+    #[error("{path} cannot be read: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Nobody answers, or the credentials are refused.
+    #[error("no broker at {server}: {source}; start one there, or set --server or NATS_URL")]
+    Unreachable {
+        /// The address tried.
+        server: String,
+        /// Why not.
+        source: async_nats::ConnectError,
+    },
+    /// The server lacks what the streams need.
+    #[error("the broker at {server} is nats-server {version}, 2.12.6 or newer is needed")]
+    TooOld {
+        /// The address.
+        server: String,
+        /// What it says it is.
+        version: String,
+    },
+}
+
+/// What is known of the connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Link {
+    /// How often it was made; a change means that live messages may have been missed.
+    pub connects: u64,
+    /// It has been closed for good.
+    pub closed: bool,
+}
+
+/// A connection to the broker. Clones share it. It comes back by itself when it is lost.
+#[derive(Debug, Clone)]
+pub struct Broker {
+    client: Client,
+    jetstream: jetstream::Context,
+    link: watch::Receiver<Link>,
+}
+
+impl Broker {
+    /// Connects under `name`, which the broker shows in its lists.
+    ///
+    /// # Errors
+    /// [`ConnectError`] when a file cannot be read, nobody answers, or the server is too old. It does not try
+    /// again: callers that want to wait decide how long.
+    pub async fn connect(args: &ConnectArgs, name: &str) -> Result<Self, ConnectError> {
+        let (sender, link) = watch::channel(Link::default());
+        let options = args
+            .options()
+            .await?
+            .name(name)
+            .event_callback(move |event| {
+                note(&sender, &event);
+                future::ready(())
+            });
+        let server = args.display_server();
+        let addresses: Vec<&str> = args.server.split(',').collect();
+        let connected = options.connect(addresses).await;
+        let client = connected.map_err(|source| ConnectError::Unreachable {
+            server: server.clone(),
+            source,
+        })?;
+        let (major, minor, patch) = OLDEST_SERVER;
+        if !client.is_server_compatible(major, minor, patch) {
+            let version = client.server_info().version;
+            return Err(ConnectError::TooOld { server, version });
+        }
+        let jetstream = jetstream::new(client.clone());
+        Ok(Self {
+            client,
+            jetstream,
+            link,
+        })
+    }
+
+    /// The connection itself, for subscriptions and plain requests.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// JetStream over this connection.
+    #[must_use]
+    pub fn jetstream(&self) -> &jetstream::Context {
+        &self.jetstream
+    }
+
+    /// What is known of the connection, as it changes.
+    #[must_use]
+    pub fn link(&self) -> watch::Receiver<Link> {
+        self.link.clone()
+    }
+
+    /// Largest message that leaves room for headers, in bytes: the server's `max_payload` less 64 KiB.
+    #[must_use]
+    pub fn inline_limit_bytes(&self) -> usize {
+        let max_payload_bytes = self.client.server_info().max_payload;
+        max_payload_bytes.saturating_sub(crate::limits::MESSAGE_HEADROOM_BYTES)
+    }
+
+    /// Sends what is buffered and closes the connection; gives up after a few seconds.
+    pub async fn close(mut self) {
+        if self.client.drain().await.is_err() {
+            return;
+        }
+        let closed = timeout(CLOSE_TIMEOUT, self.link.wait_for(|link| link.closed)).await;
+        if closed.is_err() {
+            tracing::warn!("the connection to the broker did not close in time");
+        }
+    }
+}
+
+fn note(link: &watch::Sender<Link>, event: &Event) {
+    match event {
+        Event::Connected => {
+            link.send_modify(|link| link.connects += 1);
+            tracing::debug!("connected to the broker");
+        }
+        Event::Closed => {
+            link.send_modify(|link| link.closed = true);
+        }
+        Event::Disconnected => tracing::warn!("lost the broker; reconnecting"),
+        Event::LameDuckMode => {
+            tracing::info!("the broker is about to stop; reconnecting elsewhere")
+        }
+        Event::Draining => tracing::debug!("closing the connection to the broker"),
+        Event::SlowConsumer(_) | Event::ServerError(_) | Event::ClientError(_) => {
+            tracing::warn!(%event, "the broker connection reports a problem");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_are_not_shown() {
+        let cases = [
+            ("nats://127.0.0.1:4222", "nats://127.0.0.1:4222"),
+            (
+                "nats://me:secret@host:1,tls://you:p@ss@host:2",
+                "nats://host:1,tls://host:2",
+            ),
+            ("me:secret@host", "host"),
+        ];
+        for (server, shown) in cases {
+            assert_eq!(ConnectArgs::plain(server).display_server(), shown);
+        }
+    }
+}

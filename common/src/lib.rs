@@ -1,0 +1,27 @@
+//! The contract of a Segfleet, and the plumbing that its clients and workers share.
+//!
+//! Read in this order: the domain types ([`job`], [`result`], [`polygon`]), how they travel ([`wire`],
+//! [`subject`], [`limits`]), and what carries them ([`broker`], [`retry`], [`telemetry`], [`shutdown`]).
+//! The same contract in prose, for clients in other languages, is this member's `README.md`.
+//!
+//! What is deliberately not here: anything that touches pixels (the worker's), and anything that decides
+//! when a job is finished (the worker's `settle`).
+
+pub mod job;
+pub mod polygon;
+pub mod result;
+
+pub mod limits;
+pub mod subject;
+pub mod wire;
+
+pub mod args;
+pub mod broker;
+pub mod retry;
+pub mod shutdown;
+pub mod telemetry;
+
+/// The readers in this member's `README.md` compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

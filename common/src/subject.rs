@@ -1,0 +1,410 @@
+//! Every name that the broker knows: subjects, streams, consumers and headers.
+//!
+//! Names are built and parsed here and nowhere else. The tokens that people choose ([`Tenant`],
+//! [`ModelName`], [`JobId`]) are checked once, when they are made, so a subject built from them is always
+//! valid. This module does not talk to the broker.
+
+use std::{fmt, str::FromStr};
+
+use thiserror::Error;
+use uuid::Uuid;
+
+use crate::limits::TOKEN_CHARS;
+
+/// First token of every subject.
+pub const PREFIX: &str = "segment";
+
+/// Models that every worker has, without a package.
+pub const BUILT_IN_MODELS: [&str; 2] = ["mock", "threshold"];
+
+/// Stream of dead letters, of all tenants.
+pub const DEAD_STREAM: &str = "DEAD";
+/// Subjects of [`DEAD_STREAM`].
+pub const DEAD_SUBJECTS: &str = "segment.dead.>";
+/// Stream that keeps the broker's own notices about jobs it gave up on.
+pub const ADVISORIES_STREAM: &str = "ADVISORIES";
+/// Subjects of [`ADVISORIES_STREAM`].
+pub const ADVISORIES_SUBJECTS: [&str; 2] = [
+    "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.*.*",
+    "$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED.*.*",
+];
+
+/// Names of the headers of jobs, results and dead letters.
+pub mod header {
+    /// Media type of the payload; on a job `image/*` means that the payload is the file itself.
+    pub const CONTENT_TYPE: &str = "Content-Type";
+    /// Media type wanted for the result.
+    pub const ACCEPT: &str = "Accept";
+    /// Options of a raw job, as JSON.
+    pub const OPTIONS: &str = "Segment-Options";
+    /// Moment after which nobody wants the result any more (RFC 3339).
+    pub const DEADLINE: &str = "Segment-Deadline";
+    /// W3C trace context of the sender.
+    pub const TRACEPARENT: &str = "traceparent";
+
+    /// Dead letter: why the job was given up on (an error code).
+    pub const DEAD_REASON: &str = "Segment-Dead-Reason";
+    /// Dead letter: what happened, in a sentence.
+    pub const DEAD_MESSAGE: &str = "Segment-Dead-Message";
+    /// Dead letter: how often the job was delivered.
+    pub const DEAD_ATTEMPTS: &str = "Segment-Dead-Attempts";
+    /// Dead letter: the worker that wrote it.
+    pub const DEAD_WORKER: &str = "Segment-Dead-Worker";
+    /// Dead letter: when the job was queued (RFC 3339).
+    pub const DEAD_FIRST_TIME: &str = "Segment-Dead-First-Time";
+    /// Dead letter: when it was given up on (RFC 3339).
+    pub const DEAD_LAST_TIME: &str = "Segment-Dead-Last-Time";
+    /// Dead letter: the subject that the job was published to.
+    pub const DEAD_SUBJECT: &str = "Segment-Dead-Subject";
+}
+
+/// A name that cannot be a token of a subject.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{what} {value:?} must be 1 to {TOKEN_CHARS} characters of A-Z, a-z, 0-9, '_' and '-'")]
+pub struct TokenError {
+    what: &'static str,
+    value: String,
+}
+
+/// A subject that is not of the form `segment.jobs.<tenant>.<model>.<job>`.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum JobSubjectError {
+    /// The tokens before the job's are not those of a job subject.
+    #[error("subject {0:?} is not of the form segment.jobs.<tenant>.<model>.<job>")]
+    Form(String),
+    /// The tenant or the model is not a token.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+}
+
+fn check_token(what: &'static str, value: &str) -> Result<(), TokenError> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    if value.is_empty() || value.len() > TOKEN_CHARS || !value.bytes().all(allowed) {
+        return Err(TokenError {
+            what,
+            value: value.to_owned(),
+        });
+    }
+    Ok(())
+}
+
+/// Who a job belongs to; the default is `public`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Tenant(String);
+
+impl Tenant {
+    const PUBLIC: &str = "public";
+
+    fn is_public(&self) -> bool {
+        self.0 == Self::PUBLIC
+    }
+}
+
+impl Default for Tenant {
+    fn default() -> Self {
+        Self(Self::PUBLIC.to_owned())
+    }
+}
+
+impl FromStr for Tenant {
+    type Err = TokenError;
+
+    fn from_str(value: &str) -> Result<Self, TokenError> {
+        check_token("tenant", value)?;
+        Ok(Self(value.to_owned()))
+    }
+}
+
+impl fmt::Display for Tenant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What segments the image.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ModelName(String);
+
+impl FromStr for ModelName {
+    type Err = TokenError;
+
+    fn from_str(value: &str) -> Result<Self, TokenError> {
+        check_token("model", value)?;
+        Ok(Self(value.to_owned()))
+    }
+}
+
+impl fmt::Display for ModelName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Names a job within its tenant; together they are the job's identity.
+///
+/// Clients choose it: [`JobId::random`], or [`str::parse`] under the rule for tokens. A foreign client may
+/// have published under a name that the broker takes and the rule does not; such an id exists only inside
+/// a parsed [`JobSubject`], so that the job can be answered under the very name it has, and
+/// [`JobId::check`] tells it apart.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct JobId(String);
+
+impl JobId {
+    /// Makes an id that nobody else has: a UUID of version 7, which sorts by time.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(Uuid::now_v7().to_string())
+    }
+
+    /// Accepts what the broker accepts as one token of a subject.
+    pub(crate) fn from_broker(token: &str) -> Option<Self> {
+        let forbidden = |c: char| matches!(c, '.' | '*' | '>' | ' ' | '\t' | '\r' | '\n' | '\0');
+        let valid = !token.is_empty() && !token.contains(forbidden);
+        valid.then(|| Self(token.to_owned()))
+    }
+
+    /// Checks the rule for tokens.
+    ///
+    /// # Errors
+    /// [`TokenError`] when a foreign client broke the rule.
+    pub fn check(&self) -> Result<(), TokenError> {
+        check_token("job id", &self.0)
+    }
+
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for JobId {
+    type Err = TokenError;
+
+    fn from_str(value: &str) -> Result<Self, TokenError> {
+        check_token("job id", value)?;
+        Ok(Self(value.to_owned()))
+    }
+}
+
+impl fmt::Display for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Where a job is published: `segment.jobs.<tenant>.<model>.<job>`.
+///
+/// ```
+/// use segfleet_common::subject::JobSubject;
+///
+/// let subject: JobSubject = "segment.jobs.public.threshold.photo-1".parse()?;
+/// assert_eq!(subject.job.as_str(), "photo-1");
+/// assert_eq!(subject.to_string(), "segment.jobs.public.threshold.photo-1");
+/// # Ok::<(), segfleet_common::subject::JobSubjectError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobSubject {
+    /// Who the job belongs to.
+    pub tenant: Tenant,
+    /// What segments its image.
+    pub model: ModelName,
+    /// Its name.
+    pub job: JobId,
+}
+
+impl FromStr for JobSubject {
+    type Err = JobSubjectError;
+
+    fn from_str(subject: &str) -> Result<Self, JobSubjectError> {
+        let form = || JobSubjectError::Form(subject.to_owned());
+        let tokens: Vec<&str> = subject.split('.').collect();
+        let [PREFIX, "jobs", tenant, model, job] = tokens[..] else {
+            return Err(form());
+        };
+        Ok(Self {
+            tenant: tenant.parse()?,
+            model: model.parse()?,
+            job: JobId::from_broker(job).ok_or_else(form)?,
+        })
+    }
+}
+
+impl fmt::Display for JobSubject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { tenant, model, job } = self;
+        write!(f, "{PREFIX}.jobs.{tenant}.{model}.{job}")
+    }
+}
+
+/// The jobs of one model: the subject that its set-up adds to the stream, and its consumer's filter.
+#[must_use]
+pub fn jobs_of(tenant: &Tenant, model: &ModelName) -> String {
+    format!("{PREFIX}.jobs.{tenant}.{model}.*")
+}
+
+/// The model named by a subject of [`jobs_of`]'s form, if it is one of this tenant's.
+#[must_use]
+pub fn model_of_jobs(tenant: &Tenant, subject: &str) -> Option<ModelName> {
+    let rest = subject.strip_prefix(&format!("{PREFIX}.jobs.{tenant}."))?;
+    rest.strip_suffix(".*")?.parse().ok()
+}
+
+/// Where a job's result is stored.
+#[must_use]
+pub fn result(tenant: &Tenant, job: &JobId) -> String {
+    format!("{PREFIX}.results.{tenant}.{job}")
+}
+
+/// Where the live copy of a job's result appears once it is stored.
+#[must_use]
+pub fn reply(tenant: &Tenant, job: &JobId) -> String {
+    format!("{PREFIX}.replies.{tenant}.{job}")
+}
+
+/// All stored results of a tenant.
+#[must_use]
+pub fn results_all(tenant: &Tenant) -> String {
+    format!("{PREFIX}.results.{tenant}.>")
+}
+
+/// All live copies of a tenant's results.
+#[must_use]
+pub fn replies_all(tenant: &Tenant) -> String {
+    format!("{PREFIX}.replies.{tenant}.>")
+}
+
+/// All of a tenant's blobs: images and results too large for one message.
+#[must_use]
+pub fn blobs_all(tenant: &Tenant) -> String {
+    format!("{PREFIX}.blobs.{tenant}.>")
+}
+
+/// Where the dead letter of a job goes; `reason` is an error code.
+#[must_use]
+pub fn dead(reason: &str, job: &JobSubject) -> String {
+    let JobSubject { tenant, model, job } = job;
+    format!("{PREFIX}.dead.{reason}.{tenant}.{model}.{job}")
+}
+
+fn stream_of(base: &str, tenant: &Tenant) -> String {
+    if tenant.is_public() {
+        base.to_owned()
+    } else {
+        format!("{base}-{tenant}")
+    }
+}
+
+/// Stream of a tenant's jobs.
+#[must_use]
+pub fn jobs_stream(tenant: &Tenant) -> String {
+    stream_of("JOBS", tenant)
+}
+
+/// Stream of a tenant's results.
+#[must_use]
+pub fn results_stream(tenant: &Tenant) -> String {
+    stream_of("RESULTS", tenant)
+}
+
+/// Stream of a tenant's blobs.
+#[must_use]
+pub fn blobs_stream(tenant: &Tenant) -> String {
+    stream_of("BLOBS", tenant)
+}
+
+/// The consumer that hands out a model's jobs, on the tenant's job stream.
+#[must_use]
+pub fn consumer(model: &ModelName) -> String {
+    format!("normal-{model}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_follow_the_rule() {
+        let longest = "x".repeat(TOKEN_CHARS);
+        for good in ["a", "u2netp", "A-b_9", longest.as_str()] {
+            assert!(good.parse::<ModelName>().is_ok(), "{good}");
+        }
+        let too_long = "x".repeat(TOKEN_CHARS + 1);
+        for bad in ["", "a.b", "*", ">", "a b", "ä", "a/b", too_long.as_str()] {
+            let error = bad.parse::<ModelName>().expect_err(bad).to_string();
+            assert!(
+                error.starts_with(&format!("model {bad:?} must be 1 to 64")),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn job_subjects_parse_or_say_why_not() {
+        let bad = [
+            "",
+            "segment.jobs.public.threshold",
+            "segment.jobs.public.threshold.a.b",
+            "segment.results.public.threshold.a",
+            "other.jobs.public.threshold.a",
+            "segment.jobs..threshold.a",
+            "segment.jobs.public.threshold.",
+            "segment.jobs.public.threshold.*",
+        ];
+        for subject in bad {
+            assert!(subject.parse::<JobSubject>().is_err(), "{subject}");
+        }
+    }
+
+    #[test]
+    fn a_foreign_job_id_keeps_its_name_and_fails_the_check() {
+        let subject: JobSubject = "segment.jobs.public.threshold.a:b"
+            .parse()
+            .expect("the broker takes it");
+        assert_eq!(
+            reply(&subject.tenant, &subject.job),
+            "segment.replies.public.a:b"
+        );
+        assert!(subject.job.check().is_err());
+        assert!(JobId::random().check().is_ok());
+    }
+
+    #[test]
+    fn names_are_those_of_the_contract() {
+        let public = Tenant::default();
+        let lab: Tenant = "lab".parse().expect("a token");
+        let model: ModelName = "threshold".parse().expect("a token");
+        let job: JobId = "j1".parse().expect("a token");
+        let address = JobSubject {
+            tenant: lab.clone(),
+            model: model.clone(),
+            job: job.clone(),
+        };
+        let cases = [
+            (jobs_of(&lab, &model), "segment.jobs.lab.threshold.*"),
+            (address.to_string(), "segment.jobs.lab.threshold.j1"),
+            (result(&lab, &job), "segment.results.lab.j1"),
+            (reply(&lab, &job), "segment.replies.lab.j1"),
+            (results_all(&lab), "segment.results.lab.>"),
+            (replies_all(&lab), "segment.replies.lab.>"),
+            (blobs_all(&lab), "segment.blobs.lab.>"),
+            (
+                dead("crashed", &address),
+                "segment.dead.crashed.lab.threshold.j1",
+            ),
+            (jobs_stream(&public), "JOBS"),
+            (jobs_stream(&lab), "JOBS-lab"),
+            (results_stream(&lab), "RESULTS-lab"),
+            (blobs_stream(&public), "BLOBS"),
+            (consumer(&model), "normal-threshold"),
+        ];
+        for (built, expected) in cases {
+            assert_eq!(built, expected);
+        }
+        assert_eq!(
+            model_of_jobs(&lab, "segment.jobs.lab.threshold.*"),
+            Some(model)
+        );
+        assert_eq!(model_of_jobs(&lab, "segment.jobs.public.threshold.*"), None);
+    }
+}

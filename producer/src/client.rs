@@ -1,0 +1,327 @@
+//! [`Client`]: submits jobs and gets their results, whatever happens to the connection meanwhile.
+//!
+//! Subscribes to a job's reply subject before it publishes the job, and falls back to the stored result
+//! after a reconnect or a pause, so no result is missed. A job is published under one id until the broker
+//! has it: sending it again is harmless.
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::{HeaderMap, Subscriber};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use segfleet_common::{
+    broker::{
+        Broker, ConnectArgs, ConnectError, FetchError, First, Message, PublishError, StreamsError,
+    },
+    job::Job,
+    result::JobResult,
+    retry::Backoff,
+    subject::{self, JobId, JobSubject, ModelName, Tenant, header},
+    wire,
+};
+use thiserror::Error;
+use tokio::{sync::Semaphore, time::sleep};
+
+/// Bytes of jobs that one client is publishing at once; more would only wait in its memory.
+const PUBLISHING_KIB: u32 = 64 * 1024;
+/// How often a job is sent until the broker confirms it.
+const PUBLISH_TRIES: u32 = 6;
+
+/// A connection for one tenant's jobs. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Client {
+    broker: Broker,
+    tenant: Tenant,
+    /// One permit per KiB that may be on its way to the broker.
+    publishing: Arc<Semaphore>,
+}
+
+/// A job whose result is waited for.
+#[derive(Debug)]
+pub struct Pending {
+    id: JobId,
+    replies: Subscriber,
+    /// The result may be older than the subscription.
+    look_first: bool,
+}
+
+impl Pending {
+    /// The job's name within its tenant.
+    #[must_use]
+    pub fn id(&self) -> &JobId {
+        &self.id
+    }
+}
+
+/// A result as it arrived.
+#[derive(Debug, Clone)]
+pub struct Received {
+    /// What it says.
+    pub result: JobResult,
+    /// The bytes that say it, the same live and stored.
+    pub payload: Bytes,
+}
+
+/// A job that the broker did not take.
+#[derive(Debug, Error)]
+pub enum SubmitError {
+    /// Nobody set up this model.
+    #[error("model {model} is not set up; there are: {known}", known = list(.known))]
+    UnknownModel {
+        /// The model wanted.
+        model: ModelName,
+        /// Those that are set up.
+        known: Vec<ModelName>,
+    },
+    /// Nobody set up this tenant.
+    #[error("the broker is not set up for tenant {0}; run: segfleet setup --tenant {0}")]
+    NotSetUp(Tenant),
+    /// The job does not fit into one message.
+    #[error("the job has {n_bytes} bytes, this broker takes at most {limit_bytes} in one message")]
+    TooLarge {
+        /// Its size.
+        n_bytes: usize,
+        /// The limit.
+        limit_bytes: usize,
+    },
+    /// The broker did not confirm, whether or not it has the job; the id can be looked up.
+    #[error("the broker did not confirm job {id}: {reason}")]
+    Unavailable {
+        /// The job's id.
+        id: JobId,
+        /// What it said.
+        reason: String,
+    },
+}
+
+fn list(models: &[ModelName]) -> String {
+    let names: Vec<String> = models.iter().map(ToString::to_string).collect();
+    names.join(", ")
+}
+
+/// A result that cannot be had.
+#[derive(Debug, Error)]
+pub enum ResultError {
+    /// The connection has been closed for good.
+    #[error("the connection to the broker was closed while waiting for job {0}")]
+    Closed(JobId),
+    /// The broker cannot be asked.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// The message is not a result of this contract.
+    #[error("the result of job {id} cannot be read: {source}")]
+    Unreadable {
+        /// The job's id.
+        id: JobId,
+        /// What is wrong.
+        source: wire::ReadError,
+    },
+}
+
+impl Client {
+    /// Connects for the jobs of `tenant`.
+    ///
+    /// # Errors
+    /// [`ConnectError`]; it does not try again by itself. Once made, the connection comes back when lost.
+    pub async fn connect(args: &ConnectArgs, tenant: Tenant) -> Result<Self, ConnectError> {
+        let broker = Broker::connect(args, "segfleet").await?;
+        Ok(Self::over(broker, tenant))
+    }
+
+    /// Uses a connection that there is.
+    #[must_use]
+    pub fn over(broker: Broker, tenant: Tenant) -> Self {
+        Self {
+            broker,
+            tenant,
+            publishing: Arc::new(Semaphore::new(PUBLISHING_KIB as usize)),
+        }
+    }
+
+    /// Submits a job under a new id and returns once the broker has stored it.
+    ///
+    /// Waits while the queue is full. Drop what is returned if nobody waits for the result: it is kept for a
+    /// day, and [`Client::fetch`] finds it by the id.
+    ///
+    /// # Errors
+    /// [`SubmitError`].
+    pub async fn submit(&self, model: &ModelName, job: &Job) -> Result<Pending, SubmitError> {
+        let mut pending = self.expect(JobId::random()).await?;
+        let payload: Bytes = wire::encode_job(job).into();
+        let limit_bytes = self.broker.inline_limit_bytes();
+        if payload.len() > limit_bytes {
+            return Err(SubmitError::TooLarge {
+                n_bytes: payload.len(),
+                limit_bytes,
+            });
+        }
+        pending.look_first = self.publish(model, &pending.id, payload).await?;
+        Ok(pending)
+    }
+
+    /// Prepares to wait for the result of a job that was or will be submitted elsewhere.
+    ///
+    /// # Errors
+    /// [`SubmitError::Unavailable`] when the connection is closed.
+    pub async fn expect(&self, id: JobId) -> Result<Pending, SubmitError> {
+        let unavailable = |reason: String| SubmitError::Unavailable {
+            id: id.clone(),
+            reason,
+        };
+        let subscribed = self
+            .broker
+            .client()
+            .subscribe(subject::reply(&self.tenant, &id))
+            .await;
+        let mut replies = subscribed.map_err(|error| unavailable(error.to_string()))?;
+        let once = replies.unsubscribe_after(1).await;
+        once.map_err(|error| unavailable(error.to_string()))?;
+        Ok(Pending {
+            id,
+            replies,
+            look_first: true,
+        })
+    }
+
+    /// Publishes until the broker has the job; tells whether it was sent more than once.
+    async fn publish(
+        &self,
+        model: &ModelName,
+        id: &JobId,
+        payload: Bytes,
+    ) -> Result<bool, SubmitError> {
+        let n_kib = u32::try_from(payload.len() / 1024 + 1)
+            .unwrap_or(PUBLISHING_KIB)
+            .min(PUBLISHING_KIB);
+        let _room = self
+            .publishing
+            .acquire_many(n_kib)
+            .await
+            .expect("the semaphore is never closed");
+        let address = JobSubject {
+            tenant: self.tenant.clone(),
+            model: model.clone(),
+            job: id.clone(),
+        };
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, wire::MSGPACK);
+        let message = Message { headers, payload };
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
+        let mut n_failures = 0;
+        loop {
+            let error = match self
+                .broker
+                .publish_first(address.to_string(), message.clone())
+                .await
+            {
+                Ok(first) => return Ok(n_failures > 0 || first == First::Exists),
+                Err(error) => error,
+            };
+            match error {
+                PublishError::NoStream(_) => return Err(self.why_no_stream(model, id).await),
+                PublishError::TooLarge {
+                    n_bytes,
+                    limit_bytes,
+                } => {
+                    return Err(SubmitError::TooLarge {
+                        n_bytes,
+                        limit_bytes,
+                    });
+                }
+                PublishError::Full(reason) => {
+                    tracing::warn!(job.id = %id, "{reason}; waiting for room in the queue")
+                }
+                PublishError::Unavailable(reason) => {
+                    n_failures += 1;
+                    if n_failures == PUBLISH_TRIES {
+                        return Err(SubmitError::Unavailable {
+                            id: id.clone(),
+                            reason,
+                        });
+                    }
+                    tracing::debug!(job.id = %id, reason, "sending the job again");
+                }
+            }
+            sleep(backoff.next_delay()).await;
+        }
+    }
+
+    async fn why_no_stream(&self, model: &ModelName, id: &JobId) -> SubmitError {
+        match self.broker.models(&self.tenant).await {
+            Ok(Some(known)) => SubmitError::UnknownModel {
+                model: model.clone(),
+                known,
+            },
+            Ok(None) => SubmitError::NotSetUp(self.tenant.clone()),
+            Err(StreamsError::NoJetStream) => SubmitError::NotSetUp(self.tenant.clone()),
+            Err(error) => SubmitError::Unavailable {
+                id: id.clone(),
+                reason: error.to_string(),
+            },
+        }
+    }
+
+    /// Waits for the result, however long it takes. Callers that want a limit put one around it; nothing is
+    /// lost by that, the result is kept.
+    ///
+    /// # Errors
+    /// [`ResultError`] when the connection is closed for good or the result cannot be read.
+    pub async fn wait(&self, mut pending: Pending) -> Result<Received, ResultError> {
+        let mut link = self.broker.link();
+        let mut pause = Backoff::new(Duration::from_secs(2), Duration::from_secs(20));
+        let mut look = pending.look_first;
+        loop {
+            if look {
+                match self.fetch(&pending.id).await {
+                    Ok(Some(received)) => return Ok(received),
+                    Ok(None) => {}
+                    Err(error @ ResultError::Unreadable { .. }) => return Err(error),
+                    Err(error) => {
+                        tracing::debug!(job.id = %pending.id, %error, "looking again later")
+                    }
+                }
+            }
+            tokio::select! {
+                live = pending.replies.next() => match live {
+                    Some(live) => {
+                        let headers = live.headers.unwrap_or_default();
+                        return read(&pending.id, Message { headers, payload: live.payload });
+                    }
+                    None => return Err(ResultError::Closed(pending.id)),
+                },
+                // A live result may have been published while the connection was away.
+                changed = link.changed() => if changed.is_err() {
+                    return Err(ResultError::Closed(pending.id));
+                },
+                () = sleep(pause.next_delay()) => {}
+            }
+            look = true;
+        }
+    }
+
+    /// The result of a job, or `None` while there is none or no longer.
+    ///
+    /// # Errors
+    /// [`ResultError`] when the broker cannot be asked or the result cannot be read.
+    pub async fn fetch(&self, id: &JobId) -> Result<Option<Received>, ResultError> {
+        let stored = self.broker.stored_result(&self.tenant, id).await?;
+        stored.map(|message| read(id, message)).transpose()
+    }
+
+    /// Sends what is buffered and closes the connection.
+    pub async fn close(self) {
+        self.broker.close().await;
+    }
+}
+
+fn read(id: &JobId, message: Message) -> Result<Received, ResultError> {
+    let read = wire::read_result(message.content_type(), &message.payload);
+    let result = read.map_err(|source| ResultError::Unreadable {
+        id: id.clone(),
+        source,
+    })?;
+    Ok(Received {
+        result,
+        payload: message.payload,
+    })
+}

@@ -1,0 +1,108 @@
+//! What each subcommand does, and the exit code that it ends with.
+
+mod result;
+mod setup;
+mod status;
+mod submit;
+
+use std::process::ExitCode;
+
+use segfleet_common::broker::{Broker, ConnectError, StreamsError};
+use thiserror::Error;
+
+use crate::{
+    client::{ResultError, SubmitError},
+    config::{Args, Command},
+};
+
+/// How a command ended, as its exit code says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// All is well.
+    Ok,
+    /// Some jobs did not end `ok`.
+    NotOk,
+    /// The arguments are wrong.
+    Usage,
+    /// The broker cannot be reached or is not set up.
+    Broker,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Ok => 0,
+            Exit::NotOk => 1,
+            Exit::Usage => 2,
+            Exit::Broker => 3,
+        })
+    }
+}
+
+/// A command that did not come to its end.
+#[derive(Debug, Error)]
+pub enum CommandError {
+    /// The broker cannot be reached.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The broker refuses a stream or consumer.
+    #[error(transparent)]
+    Streams(#[from] StreamsError),
+    /// The broker did not take a job.
+    #[error(transparent)]
+    Submit(#[from] SubmitError),
+    /// A result cannot be had.
+    #[error(transparent)]
+    Result(#[from] ResultError),
+    /// The folder for results cannot be used.
+    #[error("--out {folder}: {source}")]
+    Out {
+        /// The folder.
+        folder: std::path::PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+}
+
+impl CommandError {
+    /// The exit code that tells the caller's mistakes from the broker's state.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Submit(SubmitError::UnknownModel { .. } | SubmitError::TooLarge { .. })
+            | Self::Out { .. } => Exit::Usage,
+            Self::Connect(_)
+            | Self::Streams(_)
+            | Self::Submit(SubmitError::NotSetUp(_) | SubmitError::Unavailable { .. })
+            | Self::Result(_) => Exit::Broker,
+        }
+    }
+}
+
+/// Runs the command that `args` name.
+///
+/// # Errors
+/// [`CommandError`] for what ends it early; its [`CommandError::exit`] is the exit code.
+pub async fn run(args: Args) -> Result<Exit, CommandError> {
+    let broker = Broker::connect(&args.connect, "segfleet").await?;
+    let exit = match args.command {
+        Command::Setup(args) => setup::run(&broker, &args).await,
+        Command::Submit(args) => submit::run(broker.clone(), args).await,
+        Command::Result(args) => result::run(broker.clone(), args).await,
+        Command::Status(args) => status::run(&broker, &args).await,
+    };
+    broker.close().await;
+    exit
+}
+
+/// Prints a line of what the command was asked for.
+#[expect(clippy::print_stdout, reason = "the output of a command belongs there")]
+fn say(line: &str) {
+    println!("{line}");
+}
+
+/// Prints a line about the command itself.
+#[expect(clippy::print_stderr, reason = "kept apart from what a program reads")]
+fn remark(line: &str) {
+    eprintln!("{line}");
+}

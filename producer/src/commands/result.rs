@@ -1,0 +1,49 @@
+//! `segfleet result`.
+
+use std::time::Duration;
+
+use segfleet_common::{broker::Broker, result::Outcome, wire};
+
+use super::{CommandError, Exit, remark, say};
+use crate::{
+    client::Client,
+    config::{Format, ResultArgs},
+    output::Table,
+};
+
+pub(super) async fn run(broker: Broker, args: ResultArgs) -> Result<Exit, CommandError> {
+    let ResultArgs {
+        job,
+        tenant,
+        format,
+        wait,
+    } = args;
+    let client = Client::over(broker, tenant.tenant);
+    let received = if wait {
+        let pending = client.expect(job.clone()).await?;
+        Some(client.wait(pending).await?)
+    } else {
+        client.fetch(&job).await?
+    };
+    let Some(received) = received else {
+        remark(&format!(
+            "job {job} has no result: it is queued or running, has expired, or never was"
+        ));
+        return Ok(Exit::NotOk);
+    };
+    match format {
+        Format::Json => say(&wire::result_to_json(&received.result)),
+        Format::Table => {
+            let table = Table::for_files([job.as_str()].into_iter());
+            // The fleet's own time: the client was not there.
+            let time = received.result.timings.values().sum::<Duration>();
+            say(&table.header());
+            say(&table.row(job.as_str(), &received.result, time));
+        }
+    }
+    Ok(if matches!(received.result.outcome, Outcome::Ok(_)) {
+        Exit::Ok
+    } else {
+        Exit::NotOk
+    })
+}

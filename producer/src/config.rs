@@ -1,0 +1,278 @@
+//! The command's arguments.
+
+use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use segfleet_common::{
+    args::OptionArgs,
+    broker::{ConnectArgs, Settings},
+    subject::{BUILT_IN_MODELS, JobId, ModelName, Tenant},
+    telemetry::LogArgs,
+};
+
+/// Sends images to a Segfleet and gets the outlines of the objects in them.
+///
+/// First time: `segfleet setup` prepares the broker, `segfleet-worker run --model threshold` starts a worker,
+/// `segfleet submit photo.jpg` sends a photograph.
+///
+/// Exit codes: 0 all is well, 1 some jobs did not end `ok`, 2 the arguments are wrong, 3 the broker cannot be
+/// reached or is not set up.
+#[derive(Debug, Parser)]
+#[command(version, name = "segfleet")]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// How to reach the broker.
+    #[command(flatten, next_help_heading = "Broker")]
+    pub connect: ConnectArgs,
+    /// How to log.
+    #[command(flatten, next_help_heading = "Logging")]
+    pub log: LogArgs,
+}
+
+/// What the command does.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Create or update the broker's streams and consumers; run it again to change them or to add models
+    Setup(SetupArgs),
+    /// Send images and wait for their results
+    Submit(SubmitArgs),
+    /// Show the result of a job submitted before
+    Result(ResultArgs),
+    /// Show what the streams hold and what the workers are doing
+    Status(TenantArgs),
+}
+
+/// Whose jobs.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct TenantArgs {
+    /// Tenant: whose jobs and results
+    #[arg(
+        long,
+        env = "SEGFLEET_TENANT",
+        default_value = "public",
+        value_name = "NAME"
+    )]
+    pub tenant: Tenant,
+}
+
+/// Settings of `setup`. What is not given keeps its value, or takes the default where it is new.
+#[derive(Debug, ClapArgs)]
+pub struct SetupArgs {
+    /// Model to take jobs for; may be repeated. Models are only ever added
+    #[arg(long = "model", default_values = BUILT_IN_MODELS, value_name = "NAME")]
+    pub models: Vec<ModelName>,
+
+    /// Whose streams.
+    #[command(flatten)]
+    pub tenant: TenantArgs,
+
+    /// Copies of each stream: 1 on a single server (default), 3 in a cluster
+    #[arg(long, value_name = "N")]
+    pub replicas: Option<usize>,
+
+    /// Silence after which a job is taken from its worker and handed to another (default 30s)
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub ack_wait: Option<Duration>,
+
+    /// How often a job is tried (default 5)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub attempts: Option<u32>,
+
+    /// Most bytes of queued jobs (default 4GiB)
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    pub jobs_max_bytes: Option<i64>,
+
+    /// Most queued jobs (default 1000000)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
+    pub jobs_max_messages: Option<i64>,
+
+    /// How long results are kept (default 24h)
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub results_max_age: Option<Duration>,
+
+    /// Most bytes of kept results (default 8GiB)
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    pub results_max_bytes: Option<i64>,
+
+    /// How long large images and results are kept (default 16d)
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub blobs_max_age: Option<Duration>,
+
+    /// Most bytes of large images and results (default 8GiB)
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    pub blobs_max_bytes: Option<i64>,
+
+    /// How long dead letters are kept (default 14d)
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub dead_max_age: Option<Duration>,
+
+    /// Most bytes of dead letters (default 2GiB)
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    pub dead_max_bytes: Option<i64>,
+}
+
+impl SetupArgs {
+    /// The settings that the flags say.
+    #[must_use]
+    pub fn to_settings(&self) -> Settings {
+        Settings {
+            replicas: self.replicas,
+            ack_wait: self.ack_wait,
+            attempts: self.attempts,
+            jobs_max_bytes: self.jobs_max_bytes,
+            jobs_max_messages: self.jobs_max_messages,
+            results_max_age: self.results_max_age,
+            results_max_bytes: self.results_max_bytes,
+            blobs_max_age: self.blobs_max_age,
+            blobs_max_bytes: self.blobs_max_bytes,
+            dead_max_age: self.dead_max_age,
+            dead_max_bytes: self.dead_max_bytes,
+        }
+    }
+}
+
+/// Settings of `submit`.
+#[derive(Debug, ClapArgs)]
+pub struct SubmitArgs {
+    /// Image files: JPEG, PNG, WebP, TIFF, BMP or GIF
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+
+    /// Model to use
+    #[arg(
+        long,
+        env = "SEGFLEET_MODEL",
+        default_value = "threshold",
+        value_name = "NAME"
+    )]
+    pub model: ModelName,
+
+    /// Whose jobs.
+    #[command(flatten)]
+    pub tenant: TenantArgs,
+
+    /// Print the jobs' ids and leave; `segfleet result JOB` shows a result later
+    #[arg(long, conflicts_with_all = ["out", "timeout"])]
+    pub no_wait: bool,
+
+    /// How results are printed, each as it arrives
+    #[arg(long, default_value = "table", value_name = "FORMAT")]
+    pub format: Format,
+
+    /// Also write each result as JSON into this folder, as FILE.json
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+
+    /// Most jobs that are submitted and not answered
+    #[arg(long, default_value = "256", value_name = "N")]
+    pub in_flight: NonZeroUsize,
+
+    /// Longest wait for one result; the job goes on, and its result is kept
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub timeout: Option<Duration>,
+
+    /// What is wanted of the outlines.
+    #[command(flatten)]
+    pub options: OptionArgs,
+}
+
+/// Settings of `result`.
+#[derive(Debug, ClapArgs)]
+pub struct ResultArgs {
+    /// The job's id, as `submit` printed it
+    pub job: JobId,
+
+    /// Whose job.
+    #[command(flatten)]
+    pub tenant: TenantArgs,
+
+    /// How the result is printed
+    #[arg(long, default_value = "json", value_name = "FORMAT")]
+    pub format: Format,
+
+    /// Wait until there is a result
+    #[arg(long)]
+    pub wait: bool,
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people: one line each.
+    Table,
+    /// For programs: one JSON object a line, as the contract has it.
+    Json,
+}
+
+/// Reads a time such as `30s`, `5m`, `24h` or `14d`.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} must be a time above zero such as 30s, 5m, 24h or 14d");
+    let (number, unit_s) =
+        split_unit(text, &[("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)]).ok_or_else(wrong)?;
+    let seconds = number.checked_mul(unit_s).filter(|&seconds| seconds > 0);
+    // The broker counts nanoseconds in 63 bits.
+    let seconds = seconds.filter(|&seconds| seconds < i64::MAX as u64 / 1_000_000_000);
+    seconds.map(Duration::from_secs).ok_or_else(wrong)
+}
+
+/// Reads a size such as `500MiB` or `4GiB`.
+fn parse_bytes(text: &str) -> Result<i64, String> {
+    let wrong = || {
+        format!("{text:?} must be a size above zero such as 1000000, 512KiB, 500MiB, 4GiB or 1TiB")
+    };
+    let units = [
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("TiB", 1 << 40),
+        ("", 1),
+    ];
+    let (number, unit_bytes) = split_unit(text, &units).ok_or_else(wrong)?;
+    let n_bytes = number
+        .checked_mul(unit_bytes)
+        .filter(|&n_bytes| n_bytes > 0);
+    n_bytes
+        .and_then(|n_bytes| i64::try_from(n_bytes).ok())
+        .ok_or_else(wrong)
+}
+
+/// The number before the first of the units that fits, and the unit's worth.
+fn split_unit(text: &str, units: &[(&str, u64)]) -> Option<(u64, u64)> {
+    let number =
+        |&(unit, worth): &(&str, u64)| Some((text.strip_suffix(unit)?.trim().parse().ok()?, worth));
+    units.iter().find_map(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_well_formed() {
+        <Args as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn times_and_sizes_have_units() {
+        assert_eq!(parse_duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_duration("14d"), Ok(Duration::from_secs(14 * 86_400)));
+        for bad in [
+            "",
+            "0s",
+            "1",
+            "-1s",
+            "1.5h",
+            "99999999999999999999d",
+            "300000000000s",
+        ] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+        assert_eq!(parse_bytes("4GiB"), Ok(4 << 30));
+        assert_eq!(parse_bytes("1000"), Ok(1000));
+        for bad in ["", "0", "4GB", "-1", "9999999TiB"] {
+            assert!(parse_bytes(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! The client of a Segfleet: submit images, wait for outlines.
+//!
+//! [`client`] is the library; [`config`], [`commands`] and [`output`] make the `segfleet` command of it.
+//!
+//! ```no_run
+//! use segfleet_common::{broker::ConnectArgs, job::{Job, Options}, subject::Tenant};
+//! use segfleet_producer::client::Client;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = Client::connect(&ConnectArgs::plain("nats://127.0.0.1:4222"), Tenant::default()).await?;
+//! let image = std::fs::read("photo.jpg")?.into();
+//! let job = Job { image, options: Options::default(), metadata: None };
+//! let pending = client.submit(&"threshold".parse()?, &job).await?;
+//! let received = client.wait(pending).await?;
+//! println!("{:?}", received.result.outcome);
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod client;
+pub mod commands;
+pub mod config;
+pub mod output;

@@ -1,0 +1,258 @@
+//! How results and the fleet's state look as text. Pure: nothing is printed here.
+
+use std::time::Duration;
+
+use segfleet_common::{
+    broker::StreamStatus,
+    result::{JobResult, Object, Outcome},
+};
+
+/// The rows of submitted files, with columns wide enough for all of them.
+#[derive(Debug, Clone, Copy)]
+pub struct Table {
+    file_width: usize,
+}
+
+impl Table {
+    /// Makes room for these names.
+    #[must_use]
+    pub fn for_files<'a>(names: impl Iterator<Item = &'a str>) -> Self {
+        let longest = names.map(|name| name.chars().count()).max().unwrap_or(0);
+        Self {
+            file_width: longest.max("FILE".len()),
+        }
+    }
+
+    /// The line above the rows.
+    #[must_use]
+    pub fn header(&self) -> String {
+        self.columns(["FILE", "OBJECTS", "AREA", "TIME", "WORKER"])
+    }
+
+    /// One result. The area is that of all objects, as a share of the image; the time is the client's, from
+    /// submitting to receiving.
+    #[must_use]
+    pub fn row(&self, file: &str, result: &JobResult, time: Duration) -> String {
+        let worker = result.worker.as_deref().unwrap_or("-");
+        let time = format!("{:.0} ms", time.as_secs_f64() * 1e3);
+        match &result.outcome {
+            Outcome::Ok(objects) => self.columns([
+                file,
+                &objects.len().to_string(),
+                &area(result, objects),
+                &time,
+                worker,
+            ]),
+            Outcome::Error(error) => {
+                self.columns([file, "-", "-", &time, &format!("{worker}  {error}")])
+            }
+            Outcome::Expired | Outcome::Cancelled => self.columns([
+                file,
+                "-",
+                "-",
+                &time,
+                &format!("{worker}  {}", result.outcome.status()),
+            ]),
+        }
+    }
+
+    fn columns(&self, [file, objects, area, time, worker]: [&str; 5]) -> String {
+        let width = self.file_width;
+        format!("{file:<width$}  {objects:>7}  {area:>7}  {time:>9}  {worker}")
+    }
+}
+
+fn area(result: &JobResult, objects: &[Object]) -> String {
+    let area_px: u64 = objects.iter().map(|object| object.area_px).sum();
+    let image_px = result.image.as_ref().map_or(0, |image| {
+        u64::from(image.width_px) * u64::from(image.height_px)
+    });
+    #[expect(clippy::cast_precision_loss, reason = "a share for people to read")]
+    let share = 100.0 * area_px as f64 / image_px.max(1) as f64;
+    format!("{share:.1} %")
+}
+
+/// How the jobs of one `submit` ended.
+#[derive(Debug, Default)]
+pub struct Summary {
+    /// From submitting to receiving, of every answered job.
+    pub latencies: Vec<Duration>,
+    /// Jobs that ended `ok`.
+    pub n_ok: usize,
+    /// Jobs that did not, or were never submitted.
+    pub n_failed: usize,
+}
+
+impl Summary {
+    /// One line: how many, how fast.
+    #[must_use]
+    pub fn describe(&self, total: Duration) -> String {
+        let n_jobs = self.n_ok + self.n_failed;
+        let counts = match self.n_failed {
+            0 => "all ok".to_owned(),
+            n_failed => format!("{} ok, {n_failed} not", self.n_ok),
+        };
+        #[expect(clippy::cast_precision_loss, reason = "a rate for people to read")]
+        let rate = self.latencies.len() as f64 / total.as_secs_f64();
+        let seconds = total.as_secs_f64();
+        let speed = match (
+            percentile(&self.latencies, 50),
+            percentile(&self.latencies, 95),
+        ) {
+            (Some(median), Some(p95)) => {
+                format!(
+                    " ({rate:.1} a second; median {} ms, 95 % within {} ms)",
+                    median.as_millis(),
+                    p95.as_millis()
+                )
+            }
+            _ => String::new(),
+        };
+        format!("{n_jobs} jobs in {seconds:.2} s{speed}: {counts}")
+    }
+}
+
+fn percentile(times: &[Duration], percent: usize) -> Option<Duration> {
+    let mut times = times.to_vec();
+    times.sort_unstable();
+    let last = times.len().checked_sub(1)?;
+    times.get(last * percent / 100).copied()
+}
+
+/// The streams, then their consumers, as two tables.
+#[must_use]
+pub fn status(streams: &[StreamStatus]) -> String {
+    let mut lines = vec![format!(
+        "{:<20} {:>10} {:>12} {:>12}",
+        "STREAM", "MESSAGES", "SIZE", "LIMIT"
+    )];
+    lines.extend(streams.iter().map(|stream| {
+        let limit = stream.max_bytes.map_or_else(|| "none".to_owned(), size);
+        format!(
+            "{:<20} {:>10} {:>12} {:>12}",
+            stream.name,
+            stream.messages,
+            size(stream.bytes),
+            limit
+        )
+    }));
+    lines.push(String::new());
+    lines.push(format!(
+        "{:<20} {:<24} {:>10} {:>10} {:>12} {:>14}",
+        "STREAM", "CONSUMER", "PENDING", "IN FLIGHT", "REDELIVERED", "WAITING PULLS"
+    ));
+    for stream in streams {
+        lines.extend(stream.consumers.iter().map(|consumer| {
+            format!(
+                "{:<20} {:<24} {:>10} {:>10} {:>12} {:>14}",
+                stream.name,
+                consumer.name,
+                consumer.pending,
+                consumer.in_flight,
+                consumer.redelivered,
+                consumer.waiting_pulls
+            )
+        }));
+    }
+    lines.join("\n")
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a size for people to read")]
+fn size(n_bytes: u64) -> String {
+    let units = [("GiB", 1u64 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    match units
+        .into_iter()
+        .find(|(_, unit_bytes)| n_bytes >= *unit_bytes)
+    {
+        Some((unit, unit_bytes)) => format!("{:.1} {unit}", n_bytes as f64 / unit_bytes as f64),
+        None => format!("{n_bytes} B"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use segfleet_common::{
+        broker::ConsumerStatus,
+        result::{ErrorCode, JobError, Timings},
+        subject::Tenant,
+    };
+
+    use super::*;
+
+    fn result(outcome: Outcome) -> JobResult {
+        JobResult {
+            id: "j".parse().expect("a token"),
+            tenant: Tenant::default(),
+            outcome,
+            image: None,
+            model: None,
+            timings: Timings::new(),
+            attempt: Some(1),
+            worker: Some("w1".to_owned()),
+            trace_id: None,
+            metadata: None,
+        }
+    }
+
+    #[test]
+    fn rows_line_up_under_their_header() {
+        let table = Table::for_files(["coins.png", "a"].into_iter());
+        let time = Duration::from_millis(12);
+        let error = Outcome::Error(JobError::new(ErrorCode::ImageMissing, "the image is empty"));
+        assert_eq!(
+            table.header(),
+            "FILE       OBJECTS     AREA       TIME  WORKER"
+        );
+        assert_eq!(
+            table.row("a", &result(Outcome::Ok(vec![])), time),
+            "a                0    0.0 %      12 ms  w1"
+        );
+        assert_eq!(
+            table.row("coins.png", &result(error), time),
+            "coins.png        -        -      12 ms  w1  image_missing: the image is empty"
+        );
+    }
+
+    #[test]
+    fn the_summary_counts_and_measures() {
+        let latencies = (1..=100).map(Duration::from_millis).collect();
+        let summary = Summary {
+            latencies,
+            n_ok: 99,
+            n_failed: 1,
+        };
+        assert_eq!(
+            summary.describe(Duration::from_secs(2)),
+            "100 jobs in 2.00 s (50.0 a second; median 50 ms, 95 % within 95 ms): 99 ok, 1 not"
+        );
+        assert_eq!(
+            Summary::default().describe(Duration::from_secs(1)),
+            "0 jobs in 1.00 s: all ok"
+        );
+    }
+
+    #[test]
+    fn status_is_two_tables() {
+        let consumer = ConsumerStatus {
+            name: "normal-mock".to_owned(),
+            pending: 3,
+            in_flight: 2,
+            redelivered: 1,
+            waiting_pulls: 0,
+        };
+        let stream = StreamStatus {
+            name: "JOBS".to_owned(),
+            messages: 5,
+            bytes: 1536,
+            max_bytes: Some(4 << 30),
+            consumers: vec![consumer],
+        };
+        let expected = "\
+STREAM                 MESSAGES         SIZE        LIMIT
+JOBS                          5      1.5 KiB      4.0 GiB
+
+STREAM               CONSUMER                    PENDING  IN FLIGHT  REDELIVERED  WAITING PULLS
+JOBS                 normal-mock                       3          2            1              0";
+        assert_eq!(status(&[stream]), expected);
+    }
+}

@@ -1,0 +1,274 @@
+//! The worker's settings: as people write them ([`Args`]), and checked ([`Config`]).
+
+use std::{num::NonZeroUsize, path::PathBuf, process, sync::Arc, thread, time::Duration};
+
+use clap::{Parser, Subcommand, ValueEnum};
+use segfleet_common::{
+    args::OptionArgs,
+    broker::ConnectArgs,
+    limits::{self, SOURCES_PER_WORKER},
+    subject::{ModelName, Tenant},
+    telemetry::LogArgs,
+};
+
+use crate::{
+    decode::DecodeLimits,
+    segment::{self, Segmenter},
+};
+
+/// Slots per thread where nothing is said: enough to hide the network behind computing.
+const SLOTS_PER_THREAD: usize = 2;
+
+/// Segments the images of a Segfleet.
+///
+/// Pulls jobs from NATS JetStream, segments, traces the outline of every object and publishes one result for
+/// each job. `segfleet setup` must have been run once; `segfleet submit` sends images.
+#[derive(Debug, Parser)]
+#[command(version, name = "segfleet-worker")]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// How to log.
+    #[command(flatten, next_help_heading = "Logging")]
+    pub log: LogArgs,
+}
+
+/// What the command does.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve models until SIGTERM or SIGINT, then finish what is in work
+    Run(RunArgs),
+    /// Segment one image here and now, without a broker
+    Segment(SegmentArgs),
+}
+
+/// Settings of `run`.
+#[derive(Debug, clap::Args)]
+pub struct RunArgs {
+    /// Model to serve; may be repeated. Built in: mock, threshold
+    #[arg(
+        long = "model",
+        env = "SEGFLEET_MODELS",
+        required = true,
+        value_delimiter = ',',
+        value_name = "NAME"
+    )]
+    pub models: Vec<ModelName>,
+
+    /// Tenant whose jobs to take; may be repeated
+    #[arg(
+        long = "tenant",
+        env = "SEGFLEET_TENANTS",
+        default_value = "public",
+        value_delimiter = ',',
+        value_name = "NAME"
+    )]
+    pub tenants: Vec<Tenant>,
+
+    /// Jobs of one model held at once [default: twice the threads]
+    #[arg(long, env = "SEGFLEET_SLOTS", value_name = "N")]
+    pub slots: Option<NonZeroUsize>,
+
+    /// Threads that compute [default: the CPUs that this process may use]
+    #[arg(long, env = "SEGFLEET_THREADS", value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
+
+    /// Name in results and logs [default: the host's name and the process id]
+    #[arg(long, env = "SEGFLEET_WORKER_NAME", value_name = "NAME")]
+    pub name: Option<String>,
+
+    /// Seconds that running jobs may take to finish after SIGTERM; what is left goes back to the queue
+    #[arg(
+        long,
+        env = "SEGFLEET_DRAIN_TIMEOUT_S",
+        default_value_t = 25,
+        value_name = "SECONDS"
+    )]
+    pub drain_timeout_s: u64,
+
+    /// How large an image may be.
+    #[command(flatten, next_help_heading = "Limits")]
+    pub limits: LimitArgs,
+
+    /// How to reach the broker.
+    #[command(flatten, next_help_heading = "Broker")]
+    pub connect: ConnectArgs,
+}
+
+/// How large an image may be.
+#[derive(Debug, clap::Args)]
+pub struct LimitArgs {
+    /// Longest side of an image, in pixels
+    #[arg(long, env = "SEGFLEET_MAX_SIDE_PX", default_value_t = limits::IMAGE_SIDE_PX, value_name = "PIXELS")]
+    pub max_side_px: u32,
+
+    /// Most pixels of an image
+    #[arg(long, env = "SEGFLEET_MAX_PIXELS", default_value_t = limits::IMAGE_PIXELS, value_name = "PIXELS")]
+    pub max_pixels: u64,
+
+    /// Largest image file, in bytes
+    #[arg(long, env = "SEGFLEET_MAX_FILE_BYTES", default_value_t = limits::IMAGE_FILE_BYTES, value_name = "BYTES")]
+    pub max_file_bytes: u64,
+}
+
+impl LimitArgs {
+    /// The limits that the flags say.
+    #[must_use]
+    pub fn to_limits(&self) -> DecodeLimits {
+        DecodeLimits {
+            side_px: self.max_side_px,
+            pixels: self.max_pixels,
+            file_bytes: self.max_file_bytes,
+        }
+    }
+}
+
+/// Settings of `segment`.
+#[derive(Debug, clap::Args)]
+pub struct SegmentArgs {
+    /// The image file
+    pub image: PathBuf,
+
+    /// Model to use. Built in: mock, threshold
+    #[arg(long, value_name = "NAME")]
+    pub model: ModelName,
+
+    /// How the result is written
+    #[arg(long, default_value = "table", value_name = "FORMAT")]
+    pub format: SegmentFormat,
+
+    /// What is wanted of the outlines.
+    #[command(flatten)]
+    pub options: OptionArgs,
+
+    /// How large an image may be.
+    #[command(flatten, next_help_heading = "Limits")]
+    pub limits: LimitArgs,
+}
+
+/// How `segment` writes its result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SegmentFormat {
+    /// One line per object.
+    Table,
+    /// The result as a job would have it.
+    Json,
+}
+
+/// A worker's settings, checked and with its models loaded.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Name in results and logs.
+    pub name: String,
+    /// How to reach the broker.
+    pub connect: ConnectArgs,
+    /// Whose jobs to take.
+    pub tenants: Vec<Tenant>,
+    /// What to serve.
+    pub models: Vec<(ModelName, Arc<dyn Segmenter>)>,
+    /// Jobs held at once, per source.
+    pub n_slots: usize,
+    /// Threads that compute.
+    pub n_threads: usize,
+    /// How long running jobs may take to finish at shutdown.
+    pub drain_timeout: Duration,
+    /// How large an image may be.
+    pub limits: DecodeLimits,
+}
+
+impl Config {
+    /// Checks the arguments and loads the models.
+    ///
+    /// # Errors
+    /// Every mistake, one a line.
+    pub fn build(args: RunArgs) -> Result<Self, String> {
+        let mut mistakes = Vec::new();
+        let mut models: Vec<(ModelName, Arc<dyn Segmenter>)> = Vec::new();
+        for name in args.models {
+            match segment::load(&name) {
+                _ if models.iter().any(|(served, _)| *served == name) => {}
+                Ok(segmenter) => models.push((name, segmenter)),
+                Err(error) => mistakes.push(format!("--model: {error}")),
+            }
+        }
+        let mut tenants = args.tenants;
+        tenants.sort();
+        tenants.dedup();
+        let n_sources = tenants.len() * models.len();
+        if n_sources > SOURCES_PER_WORKER {
+            mistakes.push(format!(
+                "--tenant, --model: {} tenants with {} models are {n_sources} sources, the limit is {SOURCES_PER_WORKER}",
+                tenants.len(),
+                models.len(),
+            ));
+        }
+        if !mistakes.is_empty() {
+            return Err(mistakes.join("\n"));
+        }
+        let cpus = || thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let n_threads = args.threads.map_or_else(cpus, NonZeroUsize::get);
+        Ok(Self {
+            name: args.name.unwrap_or_else(default_name),
+            connect: args.connect,
+            tenants,
+            models,
+            n_slots: args
+                .slots
+                .map_or(n_threads * SLOTS_PER_THREAD, NonZeroUsize::get),
+            n_threads,
+            drain_timeout: Duration::from_secs(args.drain_timeout_s),
+            limits: args.limits.to_limits(),
+        })
+    }
+}
+
+/// In a container the process id is 1 and the host's name tells workers apart; elsewhere it is the reverse.
+fn default_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim();
+    format!(
+        "{}-{}",
+        if host.is_empty() { "worker" } else { host },
+        process::id()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn build(args: &[&str]) -> Result<Config, String> {
+        let args = ["segfleet-worker", "run"].iter().chain(args);
+        let Command::Run(args) = Args::try_parse_from(args)
+            .map_err(|error| error.to_string())?
+            .command
+        else {
+            return Err("another command".to_owned());
+        };
+        Config::build(args)
+    }
+
+    #[test]
+    fn the_arguments_are_well_formed() {
+        <Args as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn slots_follow_threads() {
+        let config = build(&["--model", "mock", "--threads", "3"]).expect("good settings");
+        assert_eq!((config.n_threads, config.n_slots), (3, 6));
+    }
+
+    #[test]
+    fn all_mistakes_are_told_at_once() {
+        let tenants: Vec<String> = (0..17).map(|n| format!("t{n}")).collect();
+        let tenants = tenants.join(",");
+        let error = build(&["--model", "mock,nope,nada", "--tenant", &tenants])
+            .expect_err("three mistakes");
+        let expected = "--model: model nope is not built in; there are: mock, threshold\n\
+            --model: model nada is not built in; there are: mock, threshold\n\
+            --tenant, --model: 17 tenants with 1 models are 17 sources, the limit is 16";
+        assert_eq!(error, expected);
+    }
+}

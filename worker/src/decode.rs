@@ -1,0 +1,150 @@
+//! From file to upright pixels: [`decode`], the only caller of image decoders.
+//!
+//! Limits are read from the header before any pixel is allocated. Formats: JPEG, PNG, WebP, TIFF, BMP, GIF
+//! (its first frame); the EXIF orientation is applied. Colours are left as the file has them.
+
+use std::io::Cursor;
+
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
+use segfleet_common::{
+    limits,
+    result::{ErrorCode, ImageInfo, JobError},
+};
+
+/// What is served, for error messages.
+const FORMATS: &str = "JPEG, PNG, WebP, TIFF, BMP or GIF";
+
+/// Room that a decoder may use beside the pixels that it returns, as a multiple of them.
+const WORKING_MEMORY_FACTOR: u64 = 2;
+/// Room that a decoder may use whatever the image's size: colour profiles, tables.
+const WORKING_MEMORY_BYTES: u64 = 16 * 1024 * 1024;
+
+/// How large an image may be.
+#[derive(Debug, Clone, Copy)]
+pub struct DecodeLimits {
+    /// Longest side.
+    pub side_px: u32,
+    /// Most pixels.
+    pub pixels: u64,
+    /// Largest file.
+    pub file_bytes: u64,
+}
+
+impl DecodeLimits {
+    /// The limits of the contract, where the operator sets no others.
+    pub const STANDARD: Self = Self {
+        side_px: limits::IMAGE_SIDE_PX,
+        pixels: limits::IMAGE_PIXELS,
+        file_bytes: limits::IMAGE_FILE_BYTES,
+    };
+}
+
+/// An upright image and what its file said of it.
+#[derive(Debug)]
+pub struct Decoded {
+    /// The pixels.
+    pub image: DynamicImage,
+    /// Size, format, orientation.
+    pub info: ImageInfo,
+}
+
+/// Decodes `file` under `limits`.
+///
+/// # Errors
+/// `image_format_unsupported`, `image_too_large` (the message has the value and the limit), or
+/// `image_unreadable`.
+pub fn decode(file: &[u8], limits: &DecodeLimits) -> Result<Decoded, JobError> {
+    let n_bytes = file.len() as u64;
+    if n_bytes > limits.file_bytes {
+        return Err(too_large(format!(
+            "the file has {n_bytes} bytes, the limit is {}",
+            limits.file_bytes
+        )));
+    }
+    let (format, name) = recognise(file)?;
+    let mut decoder = ImageReader::with_format(Cursor::new(file), format)
+        .into_decoder()
+        .map_err(failed)?;
+    let (width, height) = decoder.dimensions();
+    check_size(width, height, limits)?;
+    let mut budget = Limits::no_limits();
+    let working_bytes = decoder.total_bytes().saturating_mul(WORKING_MEMORY_FACTOR);
+    budget.max_alloc = Some(working_bytes.saturating_add(WORKING_MEMORY_BYTES));
+    decoder.set_limits(budget).map_err(failed)?;
+    let orientation = decoder.orientation().map_err(failed)?;
+    let mut image = DynamicImage::from_decoder(decoder).map_err(failed)?;
+    image.apply_orientation(orientation);
+    let info = ImageInfo {
+        width_px: image.width(),
+        height_px: image.height(),
+        format: name.to_owned(),
+        orientation: orientation.to_exif(),
+    };
+    Ok(Decoded { image, info })
+}
+
+/// The format that the first bytes tell, and its name in results.
+fn recognise(file: &[u8]) -> Result<(ImageFormat, &'static str), JobError> {
+    let unsupported = |what: String| JobError::new(ErrorCode::ImageFormatUnsupported, what);
+    match image::guess_format(file) {
+        Ok(ImageFormat::Jpeg) => Ok((ImageFormat::Jpeg, "jpeg")),
+        Ok(ImageFormat::Png) => Ok((ImageFormat::Png, "png")),
+        Ok(ImageFormat::WebP) => Ok((ImageFormat::WebP, "webp")),
+        Ok(ImageFormat::Tiff) => Ok((ImageFormat::Tiff, "tiff")),
+        Ok(ImageFormat::Bmp) => Ok((ImageFormat::Bmp, "bmp")),
+        Ok(ImageFormat::Gif) => Ok((ImageFormat::Gif, "gif")),
+        Ok(other) => Err(unsupported(format!(
+            "the image is {other:?}, it must be {FORMATS}"
+        ))),
+        Err(_) => {
+            let start: Vec<String> = file
+                .iter()
+                .take(8)
+                .map(|byte| format!("{byte:02x}"))
+                .collect();
+            let start = start.join(" ");
+            Err(unsupported(format!(
+                "the file starts with the bytes {start}, which are not {FORMATS}"
+            )))
+        }
+    }
+}
+
+fn check_size(width: u32, height: u32, limits: &DecodeLimits) -> Result<(), JobError> {
+    let DecodeLimits {
+        side_px, pixels, ..
+    } = *limits;
+    if width.max(height) > side_px {
+        return Err(too_large(format!(
+            "the image is {width}x{height} px, the limit is {side_px} px per side"
+        )));
+    }
+    let n_pixels = u64::from(width) * u64::from(height);
+    if n_pixels > pixels {
+        return Err(too_large(format!(
+            "the image has {n_pixels} pixels ({width}x{height}), the limit is {pixels}"
+        )));
+    }
+    if n_pixels == 0 {
+        let message = format!("the image is {width}x{height} px");
+        return Err(JobError::new(ErrorCode::ImageUnreadable, message));
+    }
+    Ok(())
+}
+
+fn too_large(message: String) -> JobError {
+    JobError::new(ErrorCode::ImageTooLarge, message)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the form that map_err takes")]
+fn failed(error: ImageError) -> JobError {
+    let code = match error {
+        ImageError::Unsupported(_) => ErrorCode::ImageFormatUnsupported,
+        ImageError::Limits(_) => ErrorCode::ImageTooLarge,
+        ImageError::Decoding(_)
+        | ImageError::Encoding(_)
+        | ImageError::Parameter(_)
+        | ImageError::IoError(_) => ErrorCode::ImageUnreadable,
+    };
+    JobError::new(code, error.to_string())
+}

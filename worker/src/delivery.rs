@@ -1,0 +1,189 @@
+//! [`Delivery`]: one handing-over of a job, its lease, and its single settlement.
+//!
+//! Owns the message from the pull to the ack. While it lives, a task of its own tells the broker that work
+//! goes on; computing cannot block that task. It is settled once, by one of the consuming methods; dropped
+//! unsettled it is given back, as a net, never as the plan. Decides nothing.
+
+use std::{fmt::Write as _, time::Duration};
+
+use async_nats::{Client, HeaderMap, Subject, jetstream};
+use bytes::Bytes;
+use segfleet_common::{
+    limits::HEARTBEATS_PER_ACK_WAIT,
+    retry::Backoff,
+    subject::{JobSubject, header},
+};
+use thiserror::Error;
+use time::OffsetDateTime;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::{task::AbortOnDropHandle, task::TaskTracker};
+
+/// How often a settlement is sent until the broker confirms it. After that the job comes again.
+const SETTLE_TRIES: u32 = 4;
+
+/// A message that cannot be a delivery of a job.
+#[derive(Debug, Error)]
+#[error("not a delivery of a job: {0}")]
+pub(crate) struct NotADelivery(String);
+
+/// One handing-over of a job.
+#[derive(Debug)]
+pub(crate) struct Delivery {
+    /// Where the job was published.
+    pub(crate) address: JobSubject,
+    /// Which delivery of the job this is, from 1, as the broker counts.
+    pub(crate) attempt: u32,
+    /// When the broker accepted the job.
+    pub(crate) queued_at: OffsetDateTime,
+    /// When this worker received it.
+    pub(crate) received_at: OffsetDateTime,
+    pub(crate) payload: Bytes,
+    pub(crate) headers: HeaderMap,
+    /// Where settlements go; taken by the first one.
+    settle_at: Option<Subject>,
+    client: Client,
+    tasks: TaskTracker,
+    /// Ends with the delivery.
+    _heartbeat: AbortOnDropHandle<()>,
+}
+
+impl Delivery {
+    /// Takes over a pulled message; its lease is kept from now on.
+    pub(crate) fn take(
+        message: jetstream::Message,
+        ack_wait: Duration,
+        tasks: &TaskTracker,
+    ) -> Result<Self, NotADelivery> {
+        let not = |error: &dyn std::fmt::Display| NotADelivery(error.to_string());
+        let info = message.info().map_err(|error| not(&error))?;
+        let attempt = u32::try_from(info.delivered).map_err(|error| not(&error))?;
+        let queued_at = info.published;
+        let address = message
+            .subject
+            .parse::<JobSubject>()
+            .map_err(|error| not(&error))?;
+        let client = message.context.client();
+        let message = message.message;
+        let settle_at = message
+            .reply
+            .clone()
+            .ok_or_else(|| not(&"it has no reply subject"))?;
+        let heartbeat = keep_lease(
+            client.clone(),
+            settle_at.clone(),
+            ack_wait / HEARTBEATS_PER_ACK_WAIT,
+        );
+        Ok(Self {
+            address,
+            attempt,
+            queued_at,
+            received_at: OffsetDateTime::now_utc(),
+            payload: message.payload,
+            headers: message.headers.unwrap_or_default(),
+            settle_at: Some(settle_at),
+            client,
+            tasks: tasks.clone(),
+            _heartbeat: AbortOnDropHandle::new(tasks.spawn(heartbeat)),
+        })
+    }
+
+    /// The header's value, the last one where there are several.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers
+            .get_last(name)
+            .map(async_nats::HeaderValue::as_str)
+    }
+
+    /// The trace that the job's sender is in: 32 hexadecimal digits.
+    ///
+    /// Source: W3C Trace Context, level 1, section 3.2 (`version-traceid-parentid-flags`).
+    pub(crate) fn trace_id(&self) -> Option<String> {
+        let mut fields = self.header(header::TRACEPARENT)?.split('-');
+        let (_version, trace_id) = (fields.next()?, fields.next()?);
+        let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        let valid = trace_id.len() == 32
+            && trace_id.bytes().all(is_hex)
+            && trace_id.bytes().any(|byte| byte != b'0');
+        valid.then(|| trace_id.to_owned())
+    }
+
+    /// Double-acks: the job leaves the queue.
+    pub(crate) async fn ack(mut self) {
+        self.settle("+ACK".to_owned()).await;
+    }
+
+    /// Terms: the job leaves the queue, and the broker notes why.
+    pub(crate) async fn term(mut self, reason: &str) {
+        self.settle(format!("+TERM {reason}")).await;
+    }
+
+    /// Naks: the job is handed out again after `delay`.
+    pub(crate) async fn nak(mut self, delay: Duration) {
+        self.settle(nak_after(delay)).await;
+    }
+
+    async fn settle(&mut self, settlement: String) {
+        let Some(settle_at) = self.settle_at.take() else {
+            return;
+        };
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
+        for _ in 0..SETTLE_TRIES {
+            let confirmed = self
+                .client
+                .request(settle_at.clone(), settlement.clone().into())
+                .await;
+            let Err(error) = confirmed else {
+                return;
+            };
+            tracing::debug!(job.id = %self.address.job, %error, "the broker did not confirm a settlement");
+            tokio::time::sleep(backoff.next_delay()).await;
+        }
+        tracing::warn!(
+            job.id = %self.address.job,
+            delivery.attempt = self.attempt,
+            settlement,
+            "the broker did not confirm a settlement; the job will be delivered again and found answered"
+        );
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        let Some(settle_at) = self.settle_at.take() else {
+            return;
+        };
+        tracing::warn!(job.id = %self.address.job, delivery.attempt = self.attempt, "a delivery was abandoned");
+        let client = self.client.clone();
+        self.tasks.spawn(async move {
+            let sent = client.publish(settle_at, nak_after(Duration::ZERO).into()).await;
+            if let Err(error) = sent {
+                tracing::warn!(%error, "an abandoned delivery cannot be given back; its lease will end");
+            }
+        });
+    }
+}
+
+fn nak_after(delay: Duration) -> String {
+    let mut nak = "-NAK".to_owned();
+    if !delay.is_zero() {
+        write!(nak, " {{\"delay\":{}}}", delay.as_nanos())
+            .expect("a string can always be written to");
+    }
+    nak
+}
+
+async fn keep_lease(client: Client, settle_at: Subject, period: Duration) {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // The first tick is at once, and the lease is fresh then.
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        if let Err(error) = client
+            .publish(settle_at.clone(), Bytes::from_static(b"+WPI"))
+            .await
+        {
+            tracing::warn!(%error, "a sign of life was not sent");
+        }
+    }
+}

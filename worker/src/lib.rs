@@ -1,0 +1,25 @@
+//! Everything that touches pixels, and the worker around it.
+//!
+//! Read in this order: one job as a straight line ([`process`]: [`decode`], [`segment`], [`outline`] over a
+//! [`mask`]), then how jobs come and go: [`run`] binds sources, `consume` pulls, `delivery` owns one message
+//! and its lease, `serve` takes a delivery from arrival to settlement by the table in `settle`, and `pool` is
+//! where pixels are computed.
+
+pub mod config;
+pub mod decode;
+pub mod local;
+pub mod mask;
+pub mod outline;
+pub mod process;
+pub mod segment;
+
+mod consume;
+mod delivery;
+mod gate;
+mod pool;
+mod run;
+mod serve;
+mod settle;
+mod writer;
+
+pub use run::{RunError, RunReport, run};

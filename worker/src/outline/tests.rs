@@ -1,0 +1,220 @@
+//! Masks drawn in ASCII with the outlines expected, and what must hold for every mask.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const EIGHT: OutlineOptions = OutlineOptions {
+    connectivity: Connectivity::Eight,
+    min_area_px: 1,
+    max_objects: usize::MAX,
+};
+const FOUR: OutlineOptions = OutlineOptions {
+    connectivity: Connectivity::Four,
+    ..EIGHT
+};
+
+fn mask(rows: &[&str]) -> Mask {
+    let width = pixels(rows[0].len());
+    Mask::from_fn(width, pixels(rows.len()), |x, y| {
+        rows[y as usize].as_bytes()[x as usize] == b'#'
+    })
+}
+
+/// One line per object: its parts separated by `|`, each exterior followed by its holes.
+fn describe(objects: &[Object]) -> Vec<String> {
+    let ring = |ring: &Ring| {
+        let corners: Vec<String> = ring
+            .vertices()
+            .iter()
+            .map(|p| format!("{},{}", p.x, p.y))
+            .collect();
+        corners.join(" ")
+    };
+    let polygon = |polygon: &Polygon| {
+        let holes = polygon
+            .holes()
+            .iter()
+            .map(|hole| format!(" - {}", ring(hole)));
+        holes.fold(ring(polygon.exterior()), |text, hole| text + &hole)
+    };
+    let object = |object: &Object| {
+        object
+            .polygons
+            .iter()
+            .map(polygon)
+            .collect::<Vec<_>>()
+            .join(" | ")
+    };
+    objects.iter().map(object).collect()
+}
+
+fn check(options: &OutlineOptions, rows: &[&str], expected: &[&str]) {
+    let objects = outline(&mask(rows), options).expect("few objects");
+    assert_eq!(describe(&objects), expected, "{rows:#?}");
+}
+
+#[test]
+fn outlines_of_small_masks() {
+    check(&EIGHT, &["..", ".."], &[]);
+    check(&EIGHT, &["#"], &["0,0 1,0 1,1 0,1"]);
+    check(&EIGHT, &["#.#"], &["0,0 1,0 1,1 0,1", "2,0 3,0 3,1 2,1"]);
+    check(
+        &EIGHT,
+        &["##.", ".##"],
+        &["0,0 2,0 2,1 3,1 3,2 1,2 1,1 0,1"],
+    );
+    check(
+        &EIGHT,
+        &["###", "#.#", "###"],
+        &["0,0 3,0 3,3 0,3 - 1,1 1,2 2,2 2,1"],
+    );
+}
+
+#[test]
+fn corners_join_under_eight_and_part_under_four() {
+    let rows = ["#.", ".#"];
+    check(&EIGHT, &rows, &["0,0 1,0 1,1 0,1 | 1,1 2,1 2,2 1,2"]);
+    check(&FOUR, &rows, &["0,0 1,0 1,1 0,1", "1,1 2,1 2,2 1,2"]);
+}
+
+#[test]
+fn a_border_that_meets_itself_is_split_there() {
+    // The hole touches the outside at the corner (2, 2).
+    let rows = ["###", "#.#", "##."];
+    check(
+        &EIGHT,
+        &rows,
+        &["0,0 3,0 3,2 2,2 2,3 0,3 - 1,1 1,2 2,2 2,1"],
+    );
+    // Two holes touch each other at the corner (2, 2).
+    let rows = ["####", "#.##", "##.#", "####"];
+    check(
+        &EIGHT,
+        &rows,
+        &["0,0 4,0 4,4 0,4 - 1,1 1,2 2,2 2,1 - 2,2 2,3 3,3 3,2"],
+    );
+}
+
+#[test]
+fn an_island_in_a_lake_is_an_object_of_its_own() {
+    let rows = ["#####", "#...#", "#.#.#", "#...#", "#####"];
+    check(
+        &EIGHT,
+        &rows,
+        &["0,0 5,0 5,5 0,5 - 1,1 1,4 4,4 4,1", "2,2 3,2 3,3 2,3"],
+    );
+}
+
+#[test]
+fn small_objects_are_left_out_and_too_many_are_refused() {
+    let rows = ["#.##", "#...", "..#."];
+    let options = OutlineOptions {
+        min_area_px: 2,
+        ..FOUR
+    };
+    let boxes: Vec<_> = outline(&mask(&rows), &options)
+        .expect("few objects")
+        .iter()
+        .map(|o| o.area_px)
+        .collect();
+    assert_eq!(boxes, [2, 2]);
+    let error = outline(
+        &mask(&rows),
+        &OutlineOptions {
+            max_objects: 2,
+            ..FOUR
+        },
+    )
+    .expect_err("three");
+    let expected = "3 objects of at least 1 px were found, the limit is 2; raise min_area_px";
+    assert_eq!(error.to_string(), expected);
+}
+
+/// Fills the polygons by the even-odd rule, pixel centre by pixel centre.
+fn rasterise(objects: &[Object], width: u32, height: u32) -> Mask {
+    let mut flags = vec![false; (width * height) as usize];
+    let polygons = objects.iter().flat_map(|object| &object.polygons);
+    let rings =
+        polygons.flat_map(|polygon| std::iter::once(polygon.exterior()).chain(polygon.holes()));
+    for ring in rings {
+        let vertices = ring.vertices();
+        for (from, to) in vertices.iter().zip(vertices.iter().cycle().skip(1)) {
+            // A vertical edge flips every pixel to its right.
+            for y in from.y.min(to.y)..from.y.max(to.y) {
+                (from.x..width).for_each(|x| flags[(y * width + x) as usize] ^= true);
+            }
+        }
+    }
+    Mask::from_flags(width, height, flags)
+}
+
+fn is_simple(ring: &Ring) -> bool {
+    let mut vertices: Vec<_> = ring.vertices().iter().map(reading_order).collect();
+    vertices.sort_unstable();
+    vertices.windows(2).all(|pair| pair[0] != pair[1])
+}
+
+fn bbox_of(object: &Object) -> BoundingBox {
+    let exteriors = object
+        .polygons
+        .iter()
+        .flat_map(|polygon| polygon.exterior().vertices());
+    let (xs, ys): (Vec<u32>, Vec<u32>) = exteriors.map(|p| (p.x, p.y)).unzip();
+    let extent = |values: &[u32]| {
+        let min = *values.iter().min().expect("a ring has vertices");
+        (min, values.iter().max().expect("a ring has vertices") - min)
+    };
+    let ((x, width), (y, height)) = (extent(&xs), extent(&ys));
+    BoundingBox {
+        x,
+        y,
+        width,
+        height,
+    }
+}
+
+fn check_exact(mask: &Mask, options: &OutlineOptions) {
+    let objects = outline(mask, options).expect("no limit");
+    assert_eq!(
+        &rasterise(&objects, mask.width_px(), mask.height_px()),
+        mask
+    );
+    for object in &objects {
+        let area_px2: f64 = object.polygons.iter().map(Polygon::area_px2).sum();
+        assert_eq!(area_px2, object.area_px as f64);
+        assert_eq!(bbox_of(object), object.bbox);
+        for polygon in &object.polygons {
+            assert!(
+                is_simple(polygon.exterior()) && polygon.holes().iter().all(is_simple),
+                "{mask:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_mask_of_4_by_4_comes_back_bit_for_bit() {
+    for bits in 0u32..1 << 16 {
+        let mask = Mask::from_fn(4, 4, |x, y| bits >> (4 * y + x) & 1 == 1);
+        check_exact(&mask, &EIGHT);
+        check_exact(&mask, &FOUR);
+    }
+}
+
+proptest! {
+    #[test]
+    fn random_masks_come_back_bit_for_bit(
+        width in 1u32..24, height in 1u32..24, percent in 5u64..95, seed: u64,
+    ) {
+        let threshold = percent * u64::from(u32::MAX) / 100;
+        // Any hash will do, as long as a failing case shrinks and repeats.
+        let noise = |x: u32, y: u32| {
+            let mixed = (seed ^ (u64::from(y) << 32 | u64::from(x))).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 32
+        };
+        let mask = Mask::from_fn(width, height, |x, y| noise(x, y) < threshold);
+        check_exact(&mask, &EIGHT);
+        check_exact(&mask, &FOUR);
+    }
+}

@@ -1,0 +1,91 @@
+//! What turns pixels into a mask: the [`Segmenter`] seam and the models built in.
+
+mod mock;
+mod threshold;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use image::DynamicImage;
+use segfleet_common::{
+    result::ModelInfo,
+    subject::{BUILT_IN_MODELS, JobId, ModelName},
+};
+use thiserror::Error;
+
+pub use mock::Mock;
+pub use threshold::Threshold;
+
+use crate::mask::Mask;
+
+/// A model, loaded once and used by all threads of a worker.
+pub trait Segmenter: fmt::Debug + Send + Sync {
+    /// What results say of the model.
+    fn info(&self) -> &ModelInfo;
+
+    /// Segments one upright image of any colour type. May take long; runs on the CPU pool. `job` seeds
+    /// whatever is random, so that a retry answers the same.
+    ///
+    /// # Errors
+    /// [`SegmentError`] when the model fails; the job is tried again.
+    fn segment(&self, image: &DynamicImage, job: &JobId) -> Result<Segmentation, SegmentError>;
+}
+
+/// What a model found.
+#[derive(Debug)]
+pub struct Segmentation {
+    /// The foreground, of the image's size; its components are the objects.
+    pub mask: Mask,
+    /// Time spent bringing the image into the model's form.
+    pub preprocess: Duration,
+    /// Time spent in the model.
+    pub infer: Duration,
+}
+
+/// A model that failed on an image.
+#[derive(Debug, Error)]
+#[error("the model failed: {0}")]
+pub struct SegmentError(pub String);
+
+/// A model that this worker does not have.
+#[derive(Debug, PartialEq, Eq, Error)]
+#[error("model {0} is not built in; there are: {names}", names = BUILT_IN_MODELS.join(", "))]
+pub struct UnknownModel(ModelName);
+
+/// Loads a model by its name.
+///
+/// # Errors
+/// [`UnknownModel`] names it and the models there are.
+pub fn load(model: &ModelName) -> Result<Arc<dyn Segmenter>, UnknownModel> {
+    match model.to_string().as_str() {
+        "mock" => Ok(Arc::new(Mock::new())),
+        "threshold" => Ok(Arc::new(Threshold::new())),
+        _ => Err(UnknownModel(model.clone())),
+    }
+}
+
+/// What results say of a model built into this version of the worker.
+fn built_in(name: &str) -> ModelInfo {
+    ModelInfo {
+        name: name.to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        digest: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_built_in_model_loads_under_its_name() {
+        for name in BUILT_IN_MODELS {
+            let model = load(&name.parse().expect("a token")).expect("built in");
+            assert_eq!(model.info().name, name);
+        }
+        let unknown = load(&"u2netp".parse().expect("a token")).expect_err("not built in");
+        assert_eq!(
+            unknown.to_string(),
+            "model u2netp is not built in; there are: mock, threshold"
+        );
+    }
+}

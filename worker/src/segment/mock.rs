@@ -1,0 +1,94 @@
+//! [`Mock`]: a square anywhere, for trying the fleet without a model.
+
+use std::time::Duration;
+
+use image::DynamicImage;
+use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
+use segfleet_common::{result::ModelInfo, subject::JobId};
+
+use super::{SegmentError, Segmentation, Segmenter, built_in};
+use crate::mask::Mask;
+
+/// Answers a square of an eighth to a half of the shorter side, at a place that only the job's id decides.
+#[derive(Debug)]
+pub struct Mock {
+    info: ModelInfo,
+}
+
+impl Mock {
+    /// Makes the model.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            info: built_in("mock"),
+        }
+    }
+}
+
+impl Default for Mock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Segmenter for Mock {
+    fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    fn segment(&self, image: &DynamicImage, job: &JobId) -> Result<Segmentation, SegmentError> {
+        let (width, height) = (image.width(), image.height());
+        // This generator's numbers are part of its contract: every worker and every version draws the same.
+        let mut random = ChaCha8Rng::from_seed(seed(job));
+        let shorter = width.min(height);
+        let side = random.random_range((shorter / 8).max(1)..=(shorter / 2).max(1));
+        let left = random.random_range(0..=width - side);
+        let top = random.random_range(0..=height - side);
+        let inside =
+            |x: u32, y: u32| (left..left + side).contains(&x) && (top..top + side).contains(&y);
+        let mask = Mask::from_fn(width, height, inside);
+        Ok(Segmentation {
+            mask,
+            preprocess: Duration::ZERO,
+            infer: Duration::ZERO,
+        })
+    }
+}
+
+/// The id folded into a seed.
+fn seed(job: &JobId) -> [u8; 32] {
+    let mut seed = [0; 32];
+    for (index, byte) in job.as_str().bytes().enumerate() {
+        seed[index % 32] ^= byte.rotate_left(u32::from(index >= 32));
+    }
+    seed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn square(job: &str, width: u32, height: u32) -> Mask {
+        let image = DynamicImage::new_luma8(width, height);
+        let job = job.parse().expect("a token");
+        Mock::new().segment(&image, &job).expect("never fails").mask
+    }
+
+    #[test]
+    fn a_retry_answers_the_same_and_another_job_does_not() {
+        assert_eq!(square("a", 100, 80), square("a", 100, 80));
+        assert_ne!(square("a", 100, 80), square("b", 100, 80));
+    }
+
+    #[test]
+    fn even_the_smallest_image_has_its_square() {
+        for (width, height) in [(1, 1), (1, 9), (7, 2)] {
+            let n_pixels = square("a", width, height)
+                .foreground()
+                .iter()
+                .filter(|flag| **flag)
+                .count();
+            assert_eq!(n_pixels, 1, "{width}x{height}");
+        }
+    }
+}

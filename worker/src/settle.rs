@@ -1,0 +1,143 @@
+//! How a delivery is settled: one pure function of how it ended, its attempt and the limits.
+//!
+//! This is the settlement table of the contract and nothing else. Carrying it out is [`crate::serve`]'s part.
+
+use std::time::Duration;
+
+use segfleet_common::result::{ErrorCode, JobError};
+
+use crate::writer::Answer;
+
+/// How the work on a delivery ended.
+#[derive(Debug)]
+pub(crate) enum Ending {
+    /// A result is ready: a success, the client's fault, expired or cancelled.
+    Finished(Answer),
+    /// No result; it may go better next time.
+    Failed(JobError),
+    /// All attempts were spent before this delivery.
+    Spent,
+    /// The job has a stored result; with the error if it is one that a dead letter belongs to.
+    Answered(Option<JobError>),
+    /// The worker is draining and its grace is over.
+    Drained,
+}
+
+/// What to do with the delivery.
+#[derive(Debug)]
+pub(crate) enum Settlement {
+    /// Store the result, then double-ack.
+    Answer(Answer),
+    /// Store the error as result, write the dead letter, then term.
+    GiveUp(JobError),
+    /// Double-ack: the result is stored.
+    Close,
+    /// Write the dead letter, then term: the error is stored as result.
+    Bury(JobError),
+    /// Nak because of the error; the broker hands it out again after at most this time.
+    Retry(Duration, JobError),
+    /// Nak, to be handed out at once.
+    Return,
+}
+
+/// What settling depends on beside the ending.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SettleLimits {
+    /// How often a job is tried.
+    pub(crate) attempts: u32,
+    /// Longest wait after the first failed attempt; doubles with each.
+    pub(crate) first_retry: Duration,
+    /// Longest wait after any.
+    pub(crate) longest_retry: Duration,
+}
+
+/// Decides.
+pub(crate) fn settle(ending: Ending, attempt: u32, limits: &SettleLimits) -> Settlement {
+    match ending {
+        Ending::Finished(answer) => Settlement::Answer(answer),
+        Ending::Failed(error) if attempt >= limits.attempts => Settlement::GiveUp(error),
+        Ending::Failed(error) => Settlement::Retry(retry_delay(attempt, limits), error),
+        Ending::Spent => {
+            let n_attempts = limits.attempts;
+            let message = format!(
+                "none of {n_attempts} attempts came to an end; the worker may have been killed"
+            );
+            Settlement::GiveUp(JobError::new(ErrorCode::AttemptsExhausted, message))
+        }
+        Ending::Answered(None) => Settlement::Close,
+        Ending::Answered(Some(error)) => Settlement::Bury(error),
+        Ending::Drained => Settlement::Return,
+    }
+}
+
+fn retry_delay(attempt: u32, limits: &SettleLimits) -> Duration {
+    let doublings = attempt.saturating_sub(1).min(31);
+    limits
+        .first_retry
+        .saturating_mul(1 << doublings)
+        .min(limits.longest_retry)
+}
+
+#[cfg(test)]
+mod tests {
+    use segfleet_common::wire::ResultFormat;
+
+    use super::*;
+
+    const LIMITS: SettleLimits = SettleLimits {
+        attempts: 3,
+        first_retry: Duration::from_secs(1),
+        longest_retry: Duration::from_secs(60),
+    };
+
+    fn check(ending: Ending, attempt: u32, expected: &str) {
+        let settlement = match settle(ending, attempt, &LIMITS) {
+            Settlement::Answer(answer) => format!("answer {}", answer.ending),
+            Settlement::GiveUp(error) => format!("give up {}", error.code),
+            Settlement::Close => "close".to_owned(),
+            Settlement::Bury(error) => format!("bury {}", error.code),
+            Settlement::Retry(delay, error) => format!("retry {delay:?} {}", error.code),
+            Settlement::Return => "return".to_owned(),
+        };
+        assert_eq!(settlement, expected);
+    }
+
+    #[test]
+    fn the_table() {
+        let finished = |ending| {
+            Ending::Finished(Answer {
+                ending,
+                format: ResultFormat::Msgpack,
+                payload: bytes::Bytes::new(),
+            })
+        };
+        let crashed = || JobError::new(ErrorCode::Crashed, "why");
+        for attempt in [1, 3, 4] {
+            check(finished("ok"), attempt, "answer ok");
+            check(
+                finished("image_unreadable"),
+                attempt,
+                "answer image_unreadable",
+            );
+            check(finished("expired"), attempt, "answer expired");
+            check(Ending::Spent, attempt, "give up attempts_exhausted");
+            check(Ending::Answered(None), attempt, "close");
+            check(Ending::Answered(Some(crashed())), attempt, "bury crashed");
+            check(Ending::Drained, attempt, "return");
+        }
+        check(Ending::Failed(crashed()), 1, "retry 1s crashed");
+        check(Ending::Failed(crashed()), 2, "retry 2s crashed");
+        check(Ending::Failed(crashed()), 3, "give up crashed");
+        check(Ending::Failed(crashed()), 4, "give up crashed");
+    }
+
+    #[test]
+    fn waiting_grows_to_its_limit_and_never_overflows() {
+        let limits = SettleLimits {
+            attempts: u32::MAX,
+            ..LIMITS
+        };
+        let delays = [1, 2, 3, 7, 8, 1000].map(|attempt| retry_delay(attempt, &limits).as_secs());
+        assert_eq!(delays, [1, 2, 4, 60, 60, 60]);
+    }
+}

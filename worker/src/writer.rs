@@ -1,0 +1,153 @@
+//! [`ResultWriter`]: what every result of one delivery has in common, and the bytes of each.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use segfleet_common::{
+    result::{ErrorCode, JobError, JobResult, ModelInfo, Outcome},
+    subject::{JobId, Tenant},
+    wire::{self, ResultFormat},
+};
+
+use crate::process::Draft;
+
+/// Writes the result of one delivery, in the form that its job asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct ResultWriter {
+    pub(crate) id: JobId,
+    pub(crate) tenant: Tenant,
+    pub(crate) model: ModelInfo,
+    pub(crate) attempt: u32,
+    pub(crate) worker: Arc<str>,
+    pub(crate) trace_id: Option<String>,
+    pub(crate) format: ResultFormat,
+    /// Largest result that fits into a message.
+    pub(crate) limit_bytes: usize,
+}
+
+/// A result ready to be stored.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    /// How the job ended, for the log: a status, or the code of an error.
+    pub(crate) ending: &'static str,
+    pub(crate) format: ResultFormat,
+    pub(crate) payload: Bytes,
+}
+
+impl ResultWriter {
+    /// The result of this delivery with `outcome`.
+    pub(crate) fn result(&self, draft: Draft, outcome: Outcome) -> JobResult {
+        let Draft {
+            image,
+            timings,
+            metadata,
+        } = draft;
+        let segmented = matches!(outcome, Outcome::Ok(_));
+        JobResult {
+            id: self.id.clone(),
+            tenant: self.tenant.clone(),
+            outcome,
+            image,
+            model: segmented.then(|| self.model.clone()),
+            timings,
+            attempt: Some(self.attempt),
+            worker: Some(self.worker.to_string()),
+            trace_id: self.trace_id.clone(),
+            metadata,
+        }
+    }
+
+    /// Writes the result; one too large for a message becomes the error that says so.
+    pub(crate) fn write(&self, draft: Draft, outcome: Outcome) -> Answer {
+        let ending = match &outcome {
+            Outcome::Error(error) => error.code.as_str(),
+            Outcome::Ok(_) | Outcome::Expired | Outcome::Cancelled => outcome.status(),
+        };
+        let result = self.result(draft, outcome);
+        let payload = wire::encode_result(&result, self.format);
+        if payload.len() <= self.limit_bytes {
+            return Answer {
+                ending,
+                format: self.format,
+                payload: payload.into(),
+            };
+        }
+        let error = self.too_large(&result, payload.len());
+        // Neither timings nor metadata can be that large, so this one fits.
+        let small = JobResult {
+            outcome: Outcome::Error(error),
+            model: None,
+            ..result
+        };
+        let payload = wire::encode_result(&small, self.format).into();
+        Answer {
+            ending: ErrorCode::ResultTooLarge.as_str(),
+            format: self.format,
+            payload,
+        }
+    }
+
+    fn too_large(&self, result: &JobResult, n_bytes: usize) -> JobError {
+        let n_objects = match &result.outcome {
+            Outcome::Ok(objects) => objects.len(),
+            Outcome::Error(_) | Outcome::Expired | Outcome::Cancelled => 0,
+        };
+        let limit_bytes = self.limit_bytes;
+        let message = format!(
+            "the result has {n_bytes} bytes ({n_objects} objects), the limit is {limit_bytes}; raise min_area_px"
+        );
+        JobError::new(ErrorCode::ResultTooLarge, message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use segfleet_common::{job::Metadata, result::Object};
+
+    use super::*;
+    use crate::{mask::Mask, outline};
+
+    fn objects() -> Vec<Object> {
+        let chessboard = Mask::from_fn(40, 40, |x, y| (x + y) % 2 == 0);
+        let connectivity = segfleet_common::job::Connectivity::Four;
+        let options = outline::OutlineOptions {
+            connectivity,
+            min_area_px: 1,
+            max_objects: 1000,
+        };
+        outline::outline(&chessboard, &options).expect("800 objects")
+    }
+
+    #[test]
+    fn a_result_too_large_says_so_and_keeps_the_rest() {
+        let writer = ResultWriter {
+            id: "j".parse().expect("a token"),
+            tenant: Tenant::default(),
+            model: ModelInfo {
+                name: "m".to_owned(),
+                version: "1".to_owned(),
+                digest: None,
+            },
+            attempt: 1,
+            worker: "w".into(),
+            trace_id: None,
+            format: ResultFormat::Json,
+            limit_bytes: 10_000,
+        };
+        let draft = Draft {
+            metadata: Some(Metadata::text("file", "a.png")),
+            ..Draft::default()
+        };
+        let answer = writer.write(draft, Outcome::Ok(objects()));
+        assert_eq!(answer.ending, "result_too_large");
+        let read = wire::read_result(Some(wire::JSON), &answer.payload).expect("a result");
+        let Outcome::Error(error) = read.outcome else {
+            panic!("{read:?}")
+        };
+        assert!(
+            error.message.contains("(800 objects), the limit is 10000"),
+            "{error}"
+        );
+        assert_eq!(read.metadata, Some(Metadata::text("file", "a.png")));
+    }
+}
