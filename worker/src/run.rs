@@ -62,12 +62,13 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<RunRepor
         tasks: TaskTracker::new(),
         give_back: CancellationToken::new(),
     });
+    let pulls = TaskTracker::new();
     for source in sources {
-        worker
-            .tasks
-            .spawn(consume(worker.clone(), Arc::new(source), shutdown.clone()));
+        pulls.spawn(consume(worker.clone(), Arc::new(source), shutdown.clone()));
     }
     shutdown.cancelled().await;
+    tracing::info!("draining for at most {:?}", config.drain_timeout);
+    end_pulls(&worker, &pulls).await;
     let report = drain(&worker, config.drain_timeout).await;
     drop(worker);
     broker.close().await;
@@ -115,10 +116,20 @@ async fn connect(
     }
 }
 
+/// Waits until nothing more can arrive. What is given back after that goes to another worker, never to a
+/// pull of ours that is still open.
+async fn end_pulls(worker: &Worker, pulls: &TaskTracker) {
+    pulls.close();
+    pulls.wait().await;
+    // The pulls' subscriptions end in the background; a round trip puts their end before what follows.
+    if let Err(error) = worker.broker.client().flush().await {
+        tracing::debug!(%error, "the broker is away; its open pulls end with the connection");
+    }
+}
+
 /// Lets running jobs finish within `grace`, then gives back the rest.
 async fn drain(worker: &Worker, grace: Duration) -> RunReport {
     let started = Instant::now();
-    tracing::info!("draining for at most {grace:?}");
     worker.tasks.close();
     let drained = timeout(grace, worker.tasks.wait()).await.is_ok();
     if !drained {

@@ -1,0 +1,5 @@
+//! The contract against a real nats-server.
+
+mod publish;
+mod server;
+mod setup;

@@ -1,0 +1,285 @@
+//! The life of a delivery: leases, retries, drains, a broker that goes away.
+
+use std::time::Duration;
+
+use segfleet_common::{
+    broker::{Settings, StreamStatus},
+    subject::Tenant,
+    wire,
+};
+use segfleet_worker::config::Config;
+
+use crate::{
+    fleet::{Fleet, JobMessage, PATIENCE, ending, soon},
+    models::{Held, Unreliable, png},
+};
+
+fn job() -> JobMessage {
+    JobMessage::image(&png(2, 2))
+}
+
+fn in_flight(jobs: &StreamStatus) -> usize {
+    jobs.consumers
+        .iter()
+        .map(|consumer| consumer.in_flight)
+        .sum()
+}
+
+#[tokio::test]
+async fn a_job_that_fails_once_is_tried_again() {
+    let fleet = Fleet::start(&["test"], Settings::default()).await;
+    for (index, model) in [Unreliable::fails(1), Unreliable::panics(1)]
+        .into_iter()
+        .enumerate()
+    {
+        let worker = fleet.work_with(fleet.config("test", model));
+        let result = fleet.ask("test", &format!("j{index}"), job()).await;
+        assert_eq!(
+            (ending(&result).as_str(), result.attempt),
+            ("ok 1", Some(2))
+        );
+        fleet.until_idle().await;
+        worker.stop().await;
+    }
+    assert!(fleet.dead_letters().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_job_longer_than_its_lease_is_delivered_once() {
+    let settings = Settings {
+        ack_wait: Some(Duration::from_secs(1)),
+        ..Settings::default()
+    };
+    let fleet = Fleet::start(&["test"], settings).await;
+    let model = Held::new();
+    let worker = fleet.work_with(fleet.config("test", model.clone()));
+    let reply = fleet.submit("test", "long", job()).await;
+    model.until_inside(1).await;
+    // Three leases long; a redelivery would come in as a second image.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    fleet
+        .until("JOBS", |jobs| {
+            jobs.consumers[0].redelivered == 0 && in_flight(jobs) == 1
+        })
+        .await;
+    model.open();
+    assert_eq!(reply.result().await.attempt, Some(1));
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn attempts_that_never_ended_are_counted_and_given_up_on() {
+    let settings = Settings {
+        attempts: Some(2),
+        ..Settings::default()
+    };
+    let fleet = Fleet::start(&["test"], settings).await;
+    let reply = fleet.submit("test", "killer", job()).await;
+    // As if two workers had been killed: the job was handed out twice and nobody settled it.
+    let tenant = Tenant::default();
+    let bound = fleet
+        .broker
+        .bind(&tenant, &"test".parse().expect("a token"))
+        .await
+        .expect("set up");
+    for _ in 0..2 {
+        let mut pulled = bound
+            .consumer
+            .stream()
+            .max_messages_per_batch(1)
+            .messages()
+            .await
+            .expect("a pull");
+        let message = soon("a delivery", futures_util::StreamExt::next(&mut pulled)).await;
+        let message = message.expect("a message").expect("no error");
+        message
+            .ack_with(async_nats::jetstream::AckKind::Nak(None))
+            .await
+            .expect("given back");
+    }
+    let model = Unreliable::fails(0);
+    let worker = fleet.work_with(fleet.config("test", model.clone()));
+    let result = reply.result().await;
+    let expected =
+        "attempts_exhausted: none of 2 attempts came to an end; the worker may have been killed";
+    assert_eq!(
+        (ending(&result).as_str(), result.attempt),
+        (expected, Some(3))
+    );
+    assert_eq!(model.n_calls(), 0, "the image is not looked at again");
+    fleet.until_idle().await;
+    assert_eq!(
+        fleet.dead_letters().await[0].subject,
+        "segment.dead.attempts_exhausted.public.test.killer"
+    );
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_job_answered_by_another_leaves_the_queue_without_a_second_result() {
+    let fleet = Fleet::start(&["test"], Settings::default()).await;
+    let model = Held::new();
+    let worker = fleet.work_with(fleet.config("test", model.clone()));
+    let reply = fleet.submit("test", "raced", job()).await;
+    model.until_inside(1).await;
+    let first = b"not ours".to_vec();
+    let stored = fleet
+        .client()
+        .request("segment.results.public.raced", first.clone().into())
+        .await;
+    stored.expect("stored");
+    model.open();
+    fleet.until_idle().await;
+    assert_eq!(reply.message().await.payload.as_ref(), first);
+    assert_eq!(fleet.stored("raced").await, Some(first));
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn an_answered_job_that_was_given_up_gets_its_dead_letter() {
+    let fleet = Fleet::start(&["test"], Settings::default()).await;
+    let model = Held::new();
+    let worker = fleet.work_with(fleet.config("test", model.clone()));
+    drop(fleet.submit("test", "half", job()).await);
+    model.until_inside(1).await;
+    // As if a worker had died between storing the result and writing the dead letter.
+    let text = r#"{"v":1,"id":"half","tenant":"public","status":"error","error":{"code":"crashed","message":"m"}}"#;
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert("Content-Type", wire::JSON);
+    let subject = "segment.results.public.half";
+    fleet
+        .client()
+        .request_with_headers(subject, headers, text.into())
+        .await
+        .expect("stored");
+    model.open();
+    fleet.until_idle().await;
+    assert_eq!(
+        fleet.dead_letters().await[0].subject,
+        "segment.dead.crashed.public.test.half"
+    );
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn while_a_result_cannot_be_stored_its_job_stays_and_nothing_new_is_taken() {
+    let settings = Settings {
+        results_max_bytes: Some(1),
+        ..Settings::default()
+    };
+    let fleet = Fleet::start(&["test"], settings).await;
+    let model = Unreliable::fails(0);
+    let worker = fleet.work_with(Config {
+        n_slots: 1,
+        ..fleet.config("test", model.clone())
+    });
+    let reply = fleet.submit("test", "first", job()).await;
+    fleet.until("JOBS", |jobs| in_flight(jobs) == 1).await;
+    let second = fleet.submit("test", "second", job()).await;
+    fleet
+        .until("JOBS", |jobs| jobs.messages == 2 && in_flight(jobs) == 1)
+        .await;
+    assert_eq!(fleet.stored("first").await, None);
+    let room = Settings {
+        results_max_bytes: Some(1_000_000),
+        ..Settings::default()
+    };
+    fleet.set_up(&["test"], &room).await;
+    for reply in [reply, second] {
+        let result = reply.result().await;
+        assert_eq!(
+            (ending(&result).as_str(), result.attempt),
+            ("ok 1", Some(1))
+        );
+    }
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_drain_finishes_what_is_in_work_and_takes_nothing_new() {
+    let fleet = Fleet::start(&["test"], Settings::default()).await;
+    let model = Held::new();
+    let worker = fleet.work_with(fleet.config("test", model.clone()));
+    let running = fleet.submit("test", "running", job()).await;
+    model.until_inside(1).await;
+    let stopping = crate::fleet::spawn(worker.stop());
+    fleet
+        .until("JOBS", |jobs| jobs.consumers[0].waiting_pulls == 0)
+        .await;
+    let queued = fleet.submit("test", "queued", job()).await;
+    model.open();
+    assert_eq!(ending(&running.result().await), "ok 1");
+    assert!(stopping.await.expect("no panic").drained);
+    fleet
+        .until("JOBS", |jobs| jobs.messages == 1 && in_flight(jobs) == 0)
+        .await;
+    let next = fleet.work_with(fleet.config("test", model));
+    assert_eq!(
+        queued.result().await.attempt,
+        Some(1),
+        "it was never taken before"
+    );
+    next.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_drain_cannot_finish_goes_back_at_once() {
+    // A lease longer than the test's patience: only a nak brings the job back in time.
+    let settings = Settings {
+        ack_wait: Some(10 * PATIENCE),
+        ..Settings::default()
+    };
+    let fleet = Fleet::start(&["test"], settings).await;
+    let model = Held::new();
+    let config = Config {
+        drain_timeout: Duration::ZERO,
+        ..fleet.config("test", model.clone())
+    };
+    let worker = fleet.work_with(config);
+    let reply = fleet.submit("test", "unfinished", job()).await;
+    model.until_inside(1).await;
+    assert!(!worker.stop().await.drained);
+    let next = fleet.work_with(fleet.config("test", Unreliable::fails(0)));
+    let result = reply.result().await;
+    assert_eq!(
+        (ending(&result).as_str(), result.attempt),
+        ("ok 1", Some(2))
+    );
+    model.open();
+    fleet.until_idle().await;
+    next.stop().await;
+}
+
+#[tokio::test]
+async fn a_worker_waits_for_a_broker_that_is_not_set_up() {
+    let fleet = Fleet::start_bare().await;
+    let worker = fleet.work("mock");
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    fleet.set_up(&["mock"], &Settings::default()).await;
+    assert_eq!(ending(&fleet.ask("mock", "early", job()).await), "ok 1");
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_worker_comes_back_after_the_broker_does() {
+    let mut fleet = Fleet::start(&["test"], Settings::default()).await;
+    let model = Held::new();
+    let worker = fleet.work_with(fleet.config("test", model.clone()));
+    let during = fleet.submit("test", "during", job()).await;
+    model.until_inside(1).await;
+    fleet.server.kill();
+    model.open();
+    fleet.server.resume();
+    let tenant = Tenant::default();
+    let stored = async {
+        let job = "during".parse().expect("a token");
+        while !matches!(fleet.broker.stored_result(&tenant, &job).await, Ok(Some(_))) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    soon("the result of the job in work", stored).await;
+    drop(during);
+    assert_eq!(ending(&fleet.ask("test", "after", job()).await), "ok 1");
+    fleet.until_idle().await;
+    worker.stop().await;
+}
