@@ -319,6 +319,12 @@ pub fn consumer(model: &ModelName) -> String {
     format!("normal-{model}")
 }
 
+/// Where a consumer is asked for messages.
+#[must_use]
+pub fn pull(stream: &str, consumer: &str) -> String {
+    format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

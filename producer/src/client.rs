@@ -267,35 +267,39 @@ impl Client {
     /// # Errors
     /// [`ResultError`] when the connection is closed for good or the result cannot be read.
     pub async fn wait(&self, mut pending: Pending) -> Result<Received, ResultError> {
+        tokio::select! {
+            live = pending.replies.next() => match live {
+                Some(live) => {
+                    let headers = live.headers.unwrap_or_default();
+                    read(&pending.id, Message { headers, payload: live.payload })
+                }
+                None => Err(ResultError::Closed(pending.id)),
+            },
+            stored = self.look(&pending.id, pending.look_first) => stored,
+        }
+    }
+
+    /// Looks for the stored result whenever the live one may have been missed: after a reconnect, or a pause.
+    async fn look(&self, id: &JobId, at_once: bool) -> Result<Received, ResultError> {
         let mut link = self.broker.link();
         let mut pause = Backoff::new(Duration::from_secs(2), Duration::from_secs(20));
-        let mut look = pending.look_first;
+        let mut due = at_once;
         loop {
-            if look {
-                match self.fetch(&pending.id).await {
-                    Ok(Some(received)) => return Ok(received),
-                    Ok(None) => {}
-                    Err(error @ ResultError::Unreadable { .. }) => return Err(error),
-                    Err(error) => {
-                        tracing::debug!(job.id = %pending.id, %error, "looking again later")
-                    }
+            if !due {
+                tokio::select! {
+                    changed = link.changed() => if changed.is_err() {
+                        return Err(ResultError::Closed(id.clone()));
+                    },
+                    () = sleep(pause.next_delay()) => {}
                 }
             }
-            tokio::select! {
-                live = pending.replies.next() => match live {
-                    Some(live) => {
-                        let headers = live.headers.unwrap_or_default();
-                        return read(&pending.id, Message { headers, payload: live.payload });
-                    }
-                    None => return Err(ResultError::Closed(pending.id)),
-                },
-                // A live result may have been published while the connection was away.
-                changed = link.changed() => if changed.is_err() {
-                    return Err(ResultError::Closed(pending.id));
-                },
-                () = sleep(pause.next_delay()) => {}
+            due = false;
+            match self.fetch(id).await {
+                Ok(Some(received)) => return Ok(received),
+                Ok(None) => {}
+                Err(error @ ResultError::Unreadable { .. }) => return Err(error),
+                Err(error) => tracing::debug!(job.id = %id, %error, "looking again later"),
             }
-            look = true;
         }
     }
 

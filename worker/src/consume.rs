@@ -5,38 +5,19 @@
 
 use std::{sync::Arc, time::Duration};
 
-use async_nats::jetstream::consumer::{StreamError, pull};
-use futures_util::StreamExt;
 use segfleet_common::{broker::BoundConsumer, retry::Backoff};
-use thiserror::Error;
 use tokio::{
     select,
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{sleep, timeout},
+    time::sleep,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     delivery::Delivery,
+    pull::{Pull, PullError},
     serve::{Source, Worker, serve},
 };
-
-/// How long the broker keeps one pull open. Short enough that one lost on the way is soon made anew.
-const PULL_EXPIRES: Duration = Duration::from_secs(30);
-/// How often the broker says that a pull is still open.
-const PULL_HEARTBEAT: Duration = Duration::from_secs(5);
-/// How long a message may be on its way when the loop ends.
-const LAST_MESSAGE: Duration = Duration::from_millis(100);
-
-#[derive(Debug, Error)]
-enum PullError {
-    #[error("the pull could not be made: {0}")]
-    Start(#[from] StreamError),
-    #[error("the pull broke: {0}")]
-    Broken(#[from] pull::MessagesError),
-    #[error("the pull ended")]
-    Ended,
-}
 
 /// Serves a source until `shutdown`.
 pub(crate) async fn consume(worker: Arc<Worker>, source: Arc<Source>, shutdown: CancellationToken) {
@@ -50,6 +31,7 @@ pub(crate) async fn consume(worker: Arc<Worker>, source: Arc<Source>, shutdown: 
                 backoff.reset();
                 match pull(&worker, &source, &bound, &slots, &shutdown).await {
                     Ok(()) => return,
+                    Err(PullError::Reconnected) => continue,
                     Err(error) => error.to_string(),
                 }
             }
@@ -71,59 +53,45 @@ async fn pull(
     slots: &Arc<Semaphore>,
     shutdown: &CancellationToken,
 ) -> Result<(), PullError> {
-    let pull = bound
-        .consumer
-        .stream()
-        .max_messages_per_batch(1)
-        .expires(PULL_EXPIRES)
-        .heartbeat(PULL_HEARTBEAT);
-    let mut messages = pull.messages().await?;
+    let mut pull = Pull::start(&worker.broker, bound.pull_subject.clone()).await?;
     loop {
-        let slot = select! {
+        let taken = select! {
             biased;
-            () = shutdown.cancelled() => return Ok(()),
-            slot = free_slot(worker, slots) => slot,
+            () = shutdown.cancelled() => break,
+            taken = take(worker, slots, &mut pull) => taken?,
         };
-        let message = select! {
-            biased;
-            () = shutdown.cancelled() => {
-                give_back_last(worker, bound, &mut messages).await;
-                return Ok(());
-            }
-            message = messages.next() => message,
-        };
-        match Delivery::take(
-            message.ok_or(PullError::Ended)??,
-            bound.ack_wait,
-            &worker.tasks,
-        ) {
+        let (slot, message) = taken;
+        match Delivery::take(message, bound.ack_wait, &worker.tasks) {
             Ok(delivery) => {
-                let task = serve(worker.clone(), source.clone(), delivery, bound.attempts);
+                let served = serve(worker.clone(), source.clone(), delivery, bound.attempts);
                 worker.tasks.spawn(async move {
-                    task.await;
+                    served.await;
                     drop(slot);
                 });
             }
             Err(error) => tracing::error!(%error, "the broker handed out something else"),
         }
     }
-}
-
-/// Waits for a slot, and while results cannot be stored.
-async fn free_slot(worker: &Worker, slots: &Arc<Semaphore>) -> OwnedSemaphorePermit {
-    worker.gate.passed().await;
-    slots
-        .clone()
-        .acquire_owned()
-        .await
-        .expect("the slots are never closed")
-}
-
-/// Returns the message that may have been on its way when the loop ended.
-async fn give_back_last(worker: &Worker, bound: &BoundConsumer, messages: &mut pull::Stream) {
-    if let Ok(Some(Ok(message))) = timeout(LAST_MESSAGE, messages.next()).await
+    if let Some(message) = pull.stop().await
         && let Ok(delivery) = Delivery::take(message, bound.ack_wait, &worker.tasks)
     {
         delivery.nak(Duration::ZERO).await;
     }
+    Ok(())
+}
+
+/// Waits for a slot, and then for a message to fill it. Nothing is lost when it is dropped while it waits.
+async fn take(
+    worker: &Worker,
+    slots: &Arc<Semaphore>,
+    pull: &mut Pull,
+) -> Result<(OwnedSemaphorePermit, async_nats::jetstream::Message), PullError> {
+    // Nothing new while results cannot be stored.
+    worker.gate.passed().await;
+    let slot = slots
+        .clone()
+        .acquire_owned()
+        .await
+        .expect("the slots are never closed");
+    Ok((slot, pull.next().await?))
 }

@@ -1,7 +1,7 @@
 //! Everything that touches pixels, and the worker around it.
 //!
 //! Read in this order: one job as a straight line ([`process`]: [`decode`], [`segment`], [`outline`] over a
-//! [`mask`]), then how jobs come and go: [`run`] binds sources, `consume` pulls, `delivery` owns one message
+//! [`mask`]), then how jobs come and go: [`run()`] binds sources, `consume` takes what `pull` asks for, `delivery` owns one message
 //! and its lease, `serve` takes a delivery from arrival to settlement by the table in `settle`, and `pool` is
 //! where pixels are computed.
 
@@ -17,6 +17,7 @@ mod consume;
 mod delivery;
 mod gate;
 mod pool;
+mod pull;
 mod run;
 mod serve;
 mod settle;

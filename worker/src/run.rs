@@ -68,7 +68,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<RunRepor
     }
     shutdown.cancelled().await;
     tracing::info!("draining for at most {:?}", config.drain_timeout);
-    end_pulls(&worker, &pulls).await;
+    // First nothing more may arrive: what is given back must go to another worker, not to a pull of ours.
+    pulls.close();
+    pulls.wait().await;
     let report = drain(&worker, config.drain_timeout).await;
     drop(worker);
     broker.close().await;
@@ -113,17 +115,6 @@ async fn connect(
             () = shutdown.cancelled() => return Ok(None),
             () = sleep(delay) => {}
         }
-    }
-}
-
-/// Waits until nothing more can arrive. What is given back after that goes to another worker, never to a
-/// pull of ours that is still open.
-async fn end_pulls(worker: &Worker, pulls: &TaskTracker) {
-    pulls.close();
-    pulls.wait().await;
-    // The pulls' subscriptions end in the background; a round trip puts their end before what follows.
-    if let Err(error) = worker.broker.client().flush().await {
-        tracing::debug!(%error, "the broker is away; its open pulls end with the connection");
     }
 }
 

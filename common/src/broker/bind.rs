@@ -2,7 +2,6 @@
 
 use std::{fmt, time::Duration};
 
-use async_nats::jetstream::consumer::PullConsumer;
 use thiserror::Error;
 
 use crate::{
@@ -19,8 +18,8 @@ use super::{
 /// A consumer to pull from, and what its configuration says of a delivery's life.
 #[derive(Debug, Clone)]
 pub struct BoundConsumer {
-    /// Hands out one model's jobs.
-    pub consumer: PullConsumer,
+    /// Where to ask it for one model's jobs.
+    pub pull_subject: String,
     /// How long a delivery may stay silent.
     pub ack_wait: Duration,
     /// How often a job is tried.
@@ -173,13 +172,8 @@ impl Broker {
         let attempts = existing.max_deliver - i64::from(limits::FUSE_DELIVERIES);
         let attempts = u32::try_from(attempts).unwrap_or(u32::MAX);
         let ack_wait = existing.ack_wait;
-        let consumer = self
-            .jetstream()
-            .get_consumer_from_stream(&name, &stream)
-            .await;
-        let consumer = consumer.map_err(|error| unavailable(error.to_string()))?;
         Ok(BoundConsumer {
-            consumer,
+            pull_subject: subject::pull(&stream, &name),
             ack_wait,
             attempts,
         })

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use async_nats::jetstream::consumer::pull;
 use segfleet_common::{
     broker::{Settings, StreamStatus},
     subject::Tenant,
@@ -76,15 +77,13 @@ async fn attempts_that_never_ended_are_counted_and_given_up_on() {
     let fleet = Fleet::start(&["test"], settings).await;
     let reply = fleet.submit("test", "killer", job()).await;
     // As if two workers had been killed: the job was handed out twice and nobody settled it.
-    let tenant = Tenant::default();
-    let bound = fleet
-        .broker
-        .bind(&tenant, &"test".parse().expect("a token"))
-        .await
-        .expect("set up");
+    let jetstream = fleet.broker.jetstream();
+    let consumer = jetstream
+        .get_consumer_from_stream::<pull::Config, _, _>("normal-test", "JOBS")
+        .await;
+    let consumer = consumer.expect("set up");
     for _ in 0..2 {
-        let mut pulled = bound
-            .consumer
+        let mut pulled = consumer
             .stream()
             .max_messages_per_batch(1)
             .messages()

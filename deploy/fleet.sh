@@ -1,0 +1,68 @@
+# Sourced by deploy/demo and deploy/bench: a broker and workers from a release build, and their end.
+#
+# Sets $folder (removed at the end, but for what the caller keeps in $folder/results), $bin, $broker, $workers
+# and exports NATS_URL. The caller runs `trap stop_fleet EXIT`.
+# shellcheck shell=bash
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+bin="${CARGO_TARGET_DIR:-$root/target}/release"
+folder=
+broker=
+workers=()
+
+# Runs a command in a session of its own, so that Ctrl-C reaches the script alone, which then stops them in
+# order.
+in_background() {
+    local log=$1
+    shift
+    setsid "$@" >"$log" 2>&1 </dev/null &
+}
+
+# Prints the port that the broker with this process id writes once it listens.
+port_of() {
+    local ports="$folder/broker/nats-server_$1.ports"
+    for _ in $(seq 200); do
+        if [ -s "$ports" ]; then
+            sed -n 's|.*nats://127\.0\.0\.1:\([0-9]*\).*|\1|p' "$ports" | head -n 1
+            return
+        fi
+        sleep 0.05
+    done
+    echo "the broker did not start; its log:" >&2
+    cat "$folder/broker/server.log" >&2
+    return 1
+}
+
+# Builds, starts a broker on a free port in a temporary folder, sets it up, and starts two workers with the
+# arguments given.
+start_fleet() {
+    local server port
+    server=$("$root/deploy/nats/find-server")
+    cargo build --release --quiet --manifest-path "$root/Cargo.toml"
+    folder=$(mktemp -d "${TMPDIR:-/tmp}/segfleet.XXXXXX")
+    mkdir "$folder/broker" "$folder/results"
+    in_background "$folder/broker/server.log" "$server" -c "$root/deploy/nats/development.conf" \
+        -a 127.0.0.1 -p -1 -sd "$folder/broker/store" --ports_file_dir "$folder/broker"
+    broker=$!
+    port=$(port_of "$broker")
+    export NATS_URL=nats://127.0.0.1:$port
+    "$bin/segfleet" setup >"$folder/broker/setup.log"
+    local number
+    for number in 1 2; do
+        in_background "$folder/broker/worker-$number.log" \
+            "$bin/segfleet-worker" run --model mock --model threshold --name "worker-$number" "$@"
+        workers+=($!)
+    done
+}
+
+# Stops the workers, which finish what they have and tell the broker; then the broker.
+stop_fleet() {
+    local process
+    for process in "${workers[@]}" $broker; do
+        kill "$process" 2>/dev/null || true
+        wait "$process" 2>/dev/null || true
+    done
+    [ -z "$folder" ] || rm -rf "$folder/broker"
+    # Stays when there are results.
+    [ -z "$folder" ] || rmdir "$folder/results" "$folder" 2>/dev/null || true
+}

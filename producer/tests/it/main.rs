@@ -1,0 +1,9 @@
+//! The `segfleet` command and the client library against a real nats-server and real workers.
+
+mod client;
+mod command;
+mod fleet;
+mod many;
+mod readme;
+#[path = "../../../common/tests/it/server.rs"]
+mod server;
