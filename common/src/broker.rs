@@ -5,14 +5,18 @@
 //! ([`Broker::publish_first`]). Does not decide what a failure means for a job: that is the caller's.
 
 mod bind;
+mod change;
 mod connect;
 mod publish;
 mod setup;
 mod shape;
 mod status;
+mod streams;
 
 pub use bind::{BindError, BoundConsumer};
+pub use change::{Change, FieldChange};
 pub use connect::{Broker, ConnectArgs, ConnectError, Link};
 pub use publish::{FetchError, First, Message, PublishError};
-pub use setup::{Change, FieldChange, Settings, Setup, StreamsError};
+pub use setup::{Settings, Setup};
 pub use status::{ConsumerStatus, StreamStatus};
+pub use streams::StreamsError;

@@ -4,12 +4,13 @@
 //! [`ModelName`], [`JobId`]) are checked once, when they are made, so a subject built from them is always
 //! valid. This module does not talk to the broker.
 
+mod token;
+
 use std::{fmt, str::FromStr};
 
 use thiserror::Error;
-use uuid::Uuid;
 
-use crate::limits::TOKEN_CHARS;
+pub use token::{JobId, ModelName, Tenant, TokenError};
 
 /// First token of every subject.
 pub const PREFIX: &str = "segment";
@@ -58,14 +59,6 @@ pub mod header {
     pub const DEAD_SUBJECT: &str = "Segment-Dead-Subject";
 }
 
-/// A name that cannot be a token of a subject.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{what} {value:?} must be 1 to {TOKEN_CHARS} characters of A-Z, a-z, 0-9, '_' and '-'")]
-pub struct TokenError {
-    what: &'static str,
-    value: String,
-}
-
 /// A subject that is not of the form `segment.jobs.<tenant>.<model>.<job>`.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum JobSubjectError {
@@ -75,122 +68,6 @@ pub enum JobSubjectError {
     /// The tenant or the model is not a token.
     #[error(transparent)]
     Token(#[from] TokenError),
-}
-
-fn check_token(what: &'static str, value: &str) -> Result<(), TokenError> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
-    if value.is_empty() || value.len() > TOKEN_CHARS || !value.bytes().all(allowed) {
-        return Err(TokenError {
-            what,
-            value: value.to_owned(),
-        });
-    }
-    Ok(())
-}
-
-/// Who a job belongs to; the default is `public`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Tenant(String);
-
-impl Tenant {
-    const PUBLIC: &str = "public";
-
-    fn is_public(&self) -> bool {
-        self.0 == Self::PUBLIC
-    }
-}
-
-impl Default for Tenant {
-    fn default() -> Self {
-        Self(Self::PUBLIC.to_owned())
-    }
-}
-
-impl FromStr for Tenant {
-    type Err = TokenError;
-
-    fn from_str(value: &str) -> Result<Self, TokenError> {
-        check_token("tenant", value)?;
-        Ok(Self(value.to_owned()))
-    }
-}
-
-impl fmt::Display for Tenant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// What segments the image.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ModelName(String);
-
-impl FromStr for ModelName {
-    type Err = TokenError;
-
-    fn from_str(value: &str) -> Result<Self, TokenError> {
-        check_token("model", value)?;
-        Ok(Self(value.to_owned()))
-    }
-}
-
-impl fmt::Display for ModelName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// Names a job within its tenant; together they are the job's identity.
-///
-/// Clients choose it: [`JobId::random`], or [`str::parse`] under the rule for tokens. A foreign client may
-/// have published under a name that the broker takes and the rule does not; such an id exists only inside
-/// a parsed [`JobSubject`], so that the job can be answered under the very name it has, and
-/// [`JobId::check`] tells it apart.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct JobId(String);
-
-impl JobId {
-    /// Makes an id that nobody else has: a UUID of version 7, which sorts by time.
-    #[must_use]
-    pub fn random() -> Self {
-        Self(Uuid::now_v7().to_string())
-    }
-
-    /// Accepts what the broker accepts as one token of a subject.
-    pub(crate) fn from_broker(token: &str) -> Option<Self> {
-        let forbidden = |c: char| matches!(c, '.' | '*' | '>' | ' ' | '\t' | '\r' | '\n' | '\0');
-        let valid = !token.is_empty() && !token.contains(forbidden);
-        valid.then(|| Self(token.to_owned()))
-    }
-
-    /// Checks the rule for tokens.
-    ///
-    /// # Errors
-    /// [`TokenError`] when a foreign client broke the rule.
-    pub fn check(&self) -> Result<(), TokenError> {
-        check_token("job id", &self.0)
-    }
-
-    /// The id as text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for JobId {
-    type Err = TokenError;
-
-    fn from_str(value: &str) -> Result<Self, TokenError> {
-        check_token("job id", value)?;
-        Ok(Self(value.to_owned()))
-    }
-}
-
-impl fmt::Display for JobId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
 }
 
 /// Where a job is published: `segment.jobs.<tenant>.<model>.<job>`.
@@ -328,22 +205,6 @@ pub fn pull(stream: &str, consumer: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn tokens_follow_the_rule() {
-        let longest = "x".repeat(TOKEN_CHARS);
-        for good in ["a", "u2netp", "A-b_9", longest.as_str()] {
-            assert!(good.parse::<ModelName>().is_ok(), "{good}");
-        }
-        let too_long = "x".repeat(TOKEN_CHARS + 1);
-        for bad in ["", "a.b", "*", ">", "a b", "ä", "a/b", too_long.as_str()] {
-            let error = bad.parse::<ModelName>().expect_err(bad).to_string();
-            assert!(
-                error.starts_with(&format!("model {bad:?} must be 1 to 64")),
-                "{error}"
-            );
-        }
-    }
 
     #[test]
     fn job_subjects_parse_or_say_why_not() {

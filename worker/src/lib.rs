@@ -13,6 +13,7 @@ pub mod outline;
 pub mod process;
 pub mod segment;
 
+mod conclude;
 mod consume;
 mod delivery;
 mod gate;

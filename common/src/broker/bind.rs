@@ -10,9 +10,10 @@ use crate::{
 };
 
 use super::{
+    change::{self, FieldChange},
     connect::Broker,
-    setup::{self, FieldChange, consumer_missing, stream_missing},
     shape::{self, Kind},
+    streams::{StreamsError, find_consumer, find_stream},
 };
 
 /// A consumer to pull from, and what its configuration says of a delivery's life.
@@ -52,13 +53,8 @@ pub enum BindError {
         model: ModelName,
     },
     /// The broker does not answer now, or refuses.
-    #[error("{what} cannot be checked: {reason}")]
-    Unavailable {
-        /// The stream or consumer.
-        what: String,
-        /// Why not.
-        reason: String,
-    },
+    #[error(transparent)]
+    Streams(#[from] StreamsError),
 }
 
 /// The flags that make a set-up cover a tenant and a model.
@@ -102,35 +98,26 @@ impl Broker {
         model: &ModelName,
     ) -> Result<(), BindError> {
         let what = kind.name();
-        let stream = match self.jetstream().get_stream(&what).await {
-            Ok(stream) => stream,
-            Err(error) if stream_missing(&error) => {
-                return Err(BindError::NotSetUp {
-                    what,
-                    tenant: tenant.clone(),
-                    model: model.clone(),
-                });
-            }
-            Err(error) => {
-                return Err(BindError::Unavailable {
-                    what,
-                    reason: error.to_string(),
-                });
-            }
+        let (tenant, model) = (tenant.clone(), model.clone());
+        let Some(stream) = find_stream(self, &what).await? else {
+            return Err(BindError::NotSetUp {
+                what,
+                tenant,
+                model,
+            });
         };
         let existing = &stream.cached_info().config;
         let mut wanted = existing.clone();
         kind.apply(&mut wanted, self.inline_limit_bytes());
-        let fields = shape::diff(existing, &wanted);
-        if !fields.is_empty() {
-            return Err(BindError::Drifted {
+        match change::diff(existing, &wanted) {
+            fields if fields.is_empty() => Ok(()),
+            fields => Err(BindError::Drifted {
                 what,
                 fields,
-                tenant: tenant.clone(),
-                model: model.clone(),
-            });
+                tenant,
+                model,
+            }),
         }
-        Ok(())
     }
 
     async fn check_consumer(
@@ -141,26 +128,16 @@ impl Broker {
         let stream = subject::jobs_stream(tenant);
         let name = subject::consumer(model);
         let what = format!("{stream} {name}");
-        let unavailable = |reason: String| BindError::Unavailable {
-            what: what.clone(),
-            reason,
-        };
-        let handle = self.jetstream().get_stream_no_info(&stream).await;
-        let handle = handle.map_err(|error| unavailable(error.to_string()))?;
-        let existing = match handle.consumer_info(&name).await {
-            Ok(info) => info.config,
-            Err(error) if consumer_missing(&error) => {
-                return Err(BindError::NotSetUp {
-                    what,
-                    tenant: tenant.clone(),
-                    model: model.clone(),
-                });
-            }
-            Err(error) => return Err(unavailable(error.to_string())),
+        let Some(existing) = find_consumer(self, &stream, &name).await? else {
+            return Err(BindError::NotSetUp {
+                what,
+                tenant: tenant.clone(),
+                model: model.clone(),
+            });
         };
         let mut wanted = existing.clone();
         shape::apply_consumer(&mut wanted, tenant, model);
-        let fields = shape::diff(&existing, &wanted);
+        let fields = change::diff(&existing, &wanted);
         if !fields.is_empty() {
             return Err(BindError::Drifted {
                 what,
@@ -170,33 +147,26 @@ impl Broker {
             });
         }
         let attempts = existing.max_deliver - i64::from(limits::FUSE_DELIVERIES);
-        let attempts = u32::try_from(attempts).unwrap_or(u32::MAX);
-        let ack_wait = existing.ack_wait;
         Ok(BoundConsumer {
             pull_subject: subject::pull(&stream, &name),
-            ack_wait,
-            attempts,
+            ack_wait: existing.ack_wait,
+            attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
         })
     }
 
     /// The models whose jobs a tenant may submit, by name.
     ///
     /// # Errors
-    /// [`setup::StreamsError`] when the broker does not answer. A tenant that is not set up has `None`.
-    pub async fn models(
-        &self,
-        tenant: &Tenant,
-    ) -> Result<Option<Vec<ModelName>>, setup::StreamsError> {
-        let config = setup::find_stream(self, &subject::jobs_stream(tenant)).await?;
-        let models = config.map(|config| {
-            let mut models: Vec<ModelName> = config
-                .subjects
-                .iter()
-                .filter_map(|subject| subject::model_of_jobs(tenant, subject))
-                .collect();
-            models.sort();
-            models
-        });
-        Ok(models)
+    /// [`StreamsError`] when the broker does not answer. A tenant that is not set up has `None`.
+    pub async fn models(&self, tenant: &Tenant) -> Result<Option<Vec<ModelName>>, StreamsError> {
+        let Some(stream) = find_stream(self, &subject::jobs_stream(tenant)).await? else {
+            return Ok(None);
+        };
+        let subjects = stream.cached_info().config.subjects.iter();
+        let mut models: Vec<ModelName> = subjects
+            .filter_map(|subject| subject::model_of_jobs(tenant, subject))
+            .collect();
+        models.sort();
+        Ok(Some(models))
     }
 }

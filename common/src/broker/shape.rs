@@ -9,14 +9,11 @@ use async_nats::jetstream::{
     consumer::{self, AckPolicy, DeliverPolicy},
     stream::{self, DiscardPolicy, Republish, RetentionPolicy, StorageType},
 };
-use serde::Serialize;
 
 use crate::{
     limits,
     subject::{self, ModelName, Tenant},
 };
-
-use super::setup::FieldChange;
 
 /// One of the streams of the contract.
 #[derive(Debug, Clone, Copy)]
@@ -147,27 +144,4 @@ pub(super) fn apply_consumer(config: &mut consumer::Config, tenant: &Tenant, mod
     if config.max_deliver <= fuse {
         config.max_deliver = i64::from(limits::ATTEMPTS) + fuse;
     }
-}
-
-/// The fields in which two configurations differ.
-pub(super) fn diff<C: Serialize>(before: &C, after: &C) -> Vec<FieldChange> {
-    let fields = |config: &C| match serde_json::to_value(config) {
-        Ok(serde_json::Value::Object(fields)) => fields,
-        _ => serde_json::Map::new(),
-    };
-    let (before, after) = (fields(before), fields(after));
-    let mut names: Vec<&String> = before.keys().chain(after.keys()).collect();
-    names.sort();
-    names.dedup();
-    let null = serde_json::Value::Null;
-    let changed = names.into_iter().filter_map(|name| {
-        let from = before.get(name).unwrap_or(&null);
-        let to = after.get(name).unwrap_or(&null);
-        (from != to).then(|| FieldChange {
-            field: name.clone(),
-            from: from.clone(),
-            to: to.clone(),
-        })
-    });
-    changed.collect()
 }

@@ -4,8 +4,8 @@ use futures_util::TryStreamExt;
 
 use super::{
     connect::Broker,
-    setup::{StreamsError, stream_missing},
     shape::Kind,
+    streams::{StreamsError, failed, find_stream},
 };
 use crate::subject::Tenant;
 
@@ -53,20 +53,11 @@ impl Broker {
     }
 
     async fn stream_status(&self, name: &str) -> Result<Option<StreamStatus>, StreamsError> {
-        let refused = |reason: String| StreamsError::Refused {
-            what: name.to_owned(),
-            reason,
+        let Some(stream) = find_stream(self, name).await? else {
+            return Ok(None);
         };
-        let stream = match self.jetstream().get_stream(name).await {
-            Ok(stream) => stream,
-            Err(error) if stream_missing(&error) => return Ok(None),
-            Err(error) => return Err(refused(error.to_string())),
-        };
-        let infos: Vec<_> = stream
-            .consumers()
-            .try_collect()
-            .await
-            .map_err(|error| refused(error.to_string()))?;
+        let infos: Result<Vec<_>, _> = stream.consumers().try_collect().await;
+        let infos = infos.map_err(|error| failed(name, &error))?;
         let mut consumers: Vec<ConsumerStatus> = infos
             .into_iter()
             .map(|info| ConsumerStatus {

@@ -214,7 +214,7 @@ async fn a_refusal_says_what_to_do() {
         .expect_err("a petabyte")
         .to_string();
     assert!(
-        refused.starts_with("the broker refuses JOBS-lab: "),
+        refused.starts_with("JOBS-lab cannot be read or changed: "),
         "{refused}"
     );
     assert!(

@@ -2,7 +2,9 @@
 
 use proptest::prelude::*;
 
-use super::*;
+use segfleet_common::polygon::{Polygon, Ring};
+
+use super::{walk::reading_order, *};
 
 const EIGHT: OutlineOptions = OutlineOptions {
     connectivity: Connectivity::Eight,

@@ -1,0 +1,217 @@
+//! Carrying out a settlement: [`Desk::conclude`].
+//!
+//! First the result is stored, then the dead letter, and only then the job leaves the queue, so a crash
+//! between any two steps loses nothing. While the broker cannot store, the job is kept under its lease.
+
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use segfleet_common::{
+    broker::{First, Message, PublishError},
+    result::{ErrorCode, JobError, Outcome},
+    retry::{Backoff, jittered},
+    subject::{self, header},
+};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use tokio::{select, time::sleep};
+
+use crate::{
+    delivery::Delivery,
+    serve::{Desk, FIRST_RETRY},
+    settle::{Ending, Settlement},
+    writer::Answer,
+};
+
+/// What became of storing a result.
+enum Stored {
+    /// It is the job's result now.
+    First,
+    /// The job has another.
+    Exists,
+    /// It could not be, and the job must go back.
+    Not,
+}
+
+/// What became of publishing until the broker said yes or no.
+enum Published {
+    First(First),
+    TooLarge(String),
+    Drained,
+}
+
+impl Desk<'_> {
+    /// Does what was decided, in the order that loses nothing.
+    pub(crate) async fn conclude(&self, settlement: Settlement, delivery: Delivery) {
+        log(&settlement, &delivery);
+        match settlement {
+            Settlement::Answer(answer) => match self.store(answer, &delivery).await {
+                Stored::First => delivery.ack().await,
+                Stored::Exists => self.close_answered(delivery).await,
+                Stored::Not => delivery.nak(Duration::ZERO).await,
+            },
+            Settlement::GiveUp(error) => {
+                let answer = self.write(Outcome::Error(error.clone()));
+                match self.store(answer, &delivery).await {
+                    Stored::First => self.bury(&error, delivery).await,
+                    Stored::Exists => self.close_answered(delivery).await,
+                    Stored::Not => delivery.nak(Duration::ZERO).await,
+                }
+            }
+            Settlement::Close => delivery.ack().await,
+            Settlement::Bury(error) => self.bury(&error, delivery).await,
+            Settlement::Retry(delay, _) => delivery.nak(jittered(delay)).await,
+            Settlement::Return => delivery.nak(Duration::ZERO).await,
+        }
+    }
+
+    /// Settles a delivery whose job got its result from somebody else meanwhile.
+    async fn close_answered(&self, delivery: Delivery) {
+        match self.find_answer(&delivery).await {
+            Ok(Some(Ending::Answered(Some(error)))) => self.bury(&error, delivery).await,
+            Ok(_) => delivery.ack().await,
+            Err(error) => {
+                tracing::warn!(job.id = %delivery.address.job, %error, "an answered job stays queued for now");
+                delivery.nak(jittered(FIRST_RETRY)).await;
+            }
+        }
+    }
+
+    /// Stores the result and waits for the broker's word. Keeps trying, and meanwhile nothing new is taken.
+    async fn store(&self, answer: Answer, delivery: &Delivery) -> Stored {
+        let published = match self.publish_answer(answer, delivery).await {
+            Published::TooLarge(message) => {
+                let error = JobError::new(ErrorCode::ResultTooLarge, message);
+                self.publish_answer(self.write(Outcome::Error(error)), delivery)
+                    .await
+            }
+            published => published,
+        };
+        match published {
+            Published::First(First::Stored) => Stored::First,
+            Published::First(First::Exists) => Stored::Exists,
+            Published::Drained => Stored::Not,
+            Published::TooLarge(message) => {
+                tracing::error!(
+                    message,
+                    "not even an error result fits; raise the broker's max_payload"
+                );
+                Stored::Not
+            }
+        }
+    }
+
+    async fn publish_answer(&self, answer: Answer, delivery: &Delivery) -> Published {
+        let subject = subject::result(&self.source.tenant, &delivery.address.job);
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, answer.format.content_type());
+        self.publish(
+            subject,
+            Message {
+                headers,
+                payload: answer.payload,
+            },
+            delivery,
+        )
+        .await
+    }
+
+    /// Writes the dead letter, then terms. The result is stored already.
+    async fn bury(&self, error: &JobError, delivery: Delivery) {
+        let subject = subject::dead(error.code.as_str(), &delivery.address);
+        let message = Message {
+            headers: self.dead_headers(error, &delivery),
+            payload: delivery.payload.clone(),
+        };
+        match self.publish(subject, message, &delivery).await {
+            Published::First(_) => delivery.term(error.code.as_str()).await,
+            Published::Drained => delivery.nak(Duration::ZERO).await,
+            Published::TooLarge(message) => {
+                tracing::error!(job.id = %delivery.address.job, message, "a dead letter was too large to be kept");
+                delivery.term(error.code.as_str()).await;
+            }
+        }
+    }
+
+    fn dead_headers(&self, error: &JobError, delivery: &Delivery) -> HeaderMap {
+        let rfc3339 = |moment: OffsetDateTime| moment.format(&Rfc3339).unwrap_or_default();
+        // A header is one line.
+        let one_line = error.message.replace(['\r', '\n'], " ");
+        let mut headers = HeaderMap::new();
+        // The client's headers come along, except those that would command the broker.
+        let kept = delivery
+            .headers
+            .iter()
+            .filter(|(name, _)| !name.to_string().starts_with("Nats-"));
+        kept.for_each(|(name, values)| {
+            values
+                .iter()
+                .for_each(|value| headers.append(name.clone(), value.clone()))
+        });
+        headers.insert(header::DEAD_REASON, error.code.as_str());
+        headers.insert(header::DEAD_MESSAGE, one_line.as_str());
+        headers.insert(header::DEAD_ATTEMPTS, delivery.attempt.to_string());
+        headers.insert(header::DEAD_WORKER, &*self.worker.name);
+        headers.insert(header::DEAD_FIRST_TIME, rfc3339(delivery.queued_at));
+        headers.insert(header::DEAD_LAST_TIME, rfc3339(OffsetDateTime::now_utc()));
+        headers.insert(header::DEAD_SUBJECT, delivery.address.to_string());
+        headers
+    }
+
+    /// Publishes until the broker says yes or no, under the delivery's lease. Only a drain ends it early.
+    async fn publish(&self, subject: String, message: Message, delivery: &Delivery) -> Published {
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
+        let mut hold = None;
+        loop {
+            let problem = match self
+                .worker
+                .broker
+                .publish_first(subject.clone(), message.clone())
+                .await
+            {
+                Ok(first) => return Published::First(first),
+                Err(error @ PublishError::TooLarge { .. }) => {
+                    return Published::TooLarge(error.to_string());
+                }
+                Err(
+                    error @ (PublishError::Full(_)
+                    | PublishError::NoStream(_)
+                    | PublishError::Unavailable(_)),
+                ) => error,
+            };
+            if hold.is_none() {
+                tracing::warn!(
+                    job.id = %delivery.address.job,
+                    subject,
+                    "{problem}; keeping the job and taking nothing new until it is stored"
+                );
+                hold = Some(self.worker.gate.hold());
+            }
+            select! {
+                () = self.worker.give_back.cancelled() => return Published::Drained,
+                () = sleep(backoff.next_delay()) => {}
+            }
+        }
+    }
+}
+
+fn log(settlement: &Settlement, delivery: &Delivery) {
+    let job = &delivery.address.job;
+    let attempt = delivery.attempt;
+    match settlement {
+        Settlement::Answer(Answer { ending, .. }) => {
+            tracing::debug!(job.id = %job, delivery.attempt = attempt, ending, "answering");
+        }
+        Settlement::GiveUp(error) | Settlement::Bury(error) => {
+            tracing::warn!(job.id = %job, delivery.attempt = attempt, %error, "giving up on a job");
+        }
+        Settlement::Retry(delay, error) => {
+            tracing::warn!(job.id = %job, delivery.attempt = attempt, %error, "a job failed; again within {delay:?}");
+        }
+        Settlement::Close => {
+            tracing::debug!(job.id = %job, delivery.attempt = attempt, "already answered");
+        }
+        Settlement::Return => {
+            tracing::info!(job.id = %job, delivery.attempt = attempt, "draining: giving a job back");
+        }
+    }
+}
