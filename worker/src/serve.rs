@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use segfleet_common::{
-    broker::Broker,
+    broker::{Broker, FetchError},
     result::{ErrorCode, JobError, Outcome, Stage},
     subject::{ModelName, Tenant, header},
     wire::{self, ResultFormat},
@@ -121,7 +121,10 @@ impl<'a> Desk<'a> {
             match self.find_answer(delivery).await {
                 Ok(Some(answered)) => return answered,
                 Ok(None) => {}
-                Err(error) => return Ending::Failed(error),
+                // Looking only saves work: a result that exists is found again when ours is stored.
+                Err(error) => {
+                    tracing::debug!(job.id = %delivery.address.job, %error, "going on without looking")
+                }
             }
         }
         if delivery.attempt > attempts {
@@ -152,20 +155,14 @@ impl<'a> Desk<'a> {
     pub(crate) async fn find_answer(
         &self,
         delivery: &Delivery,
-    ) -> Result<Option<Ending>, JobError> {
+    ) -> Result<Option<Ending>, FetchError> {
         let job = &delivery.address.job;
-        let stored = self
+        let Some(stored) = self
             .worker
             .broker
             .stored_result(&self.source.tenant, job)
-            .await;
-        let failed = |error: &dyn std::fmt::Display| {
-            JobError::new(
-                ErrorCode::AttemptsExhausted,
-                format!("the stored result could not be read: {error}"),
-            )
-        };
-        let Some(stored) = stored.map_err(|error| failed(&error))? else {
+            .await?
+        else {
             return Ok(None);
         };
         let result = wire::read_result(stored.content_type(), &stored.payload);

@@ -217,8 +217,9 @@ impl Broker {
     /// Largest message that leaves room for headers, in bytes: the server's `max_payload` less 64 KiB.
     #[must_use]
     pub fn inline_limit_bytes(&self) -> usize {
-        let max_payload_bytes = self.client.server_info().max_payload;
-        max_payload_bytes.saturating_sub(crate::limits::MESSAGE_HEADROOM_BYTES)
+        self.client
+            .max_payload()
+            .saturating_sub(crate::limits::MESSAGE_HEADROOM_BYTES)
     }
 
     /// Sends what is buffered and closes the connection; gives up after a few seconds.

@@ -82,7 +82,7 @@ impl fmt::Display for ModelName {
 ///
 /// Clients choose it: [`JobId::random`], or [`str::parse`] under the rule for tokens. A foreign client may
 /// have published under a name that the broker takes and the rule does not; such an id exists only inside
-/// a parsed [`JobSubject`], so that the job can be answered under the very name it has, and
+/// a parsed [`JobSubject`](super::JobSubject), so that the job can be answered under the very name it has, and
 /// [`JobId::check`] tells it apart.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct JobId(String);
