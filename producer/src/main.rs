@@ -1,29 +1,34 @@
 //! The `segfleet` command.
 
-use std::process::ExitCode;
+use std::{fmt, process::ExitCode};
 
-use anyhow::Context as _;
 use clap::Parser;
 use segfleet_common::telemetry;
-use segfleet_producer::{commands, config::Args};
+use segfleet_producer::{
+    commands::{self, Exit},
+    config::Args,
+};
 
-fn main() -> anyhow::Result<ExitCode> {
+fn main() -> ExitCode {
     let args = Args::parse();
-    telemetry::init(&args.log)?;
-    let runtime = tokio::runtime::Runtime::new().context("failed to start the runtime")?;
-    let exit = runtime
-        .block_on(commands::run(args))
-        .unwrap_or_else(|error| {
-            complain(&error);
-            error.exit()
-        });
-    Ok(exit.into())
+    if let Err(error) = telemetry::init(&args.log) {
+        return complain(&error, Exit::Usage);
+    }
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(&error, Exit::NotOk),
+    };
+    match runtime.block_on(commands::run(args)) {
+        Ok(exit) => exit.into(),
+        Err(error) => complain(&error, error.exit()),
+    }
 }
 
 #[expect(
     clippy::print_stderr,
     reason = "an error of a command belongs there, as clap's do"
 )]
-fn complain(error: &commands::CommandError) {
+fn complain(error: &dyn fmt::Display, exit: Exit) -> ExitCode {
     eprintln!("error: {error}");
+    exit.into()
 }

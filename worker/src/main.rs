@@ -6,32 +6,36 @@ use anyhow::Context as _;
 use clap::Parser;
 use segfleet_common::{result::Outcome, shutdown, telemetry};
 use segfleet_worker::{
-    config::{Args, Command, Config, RunArgs, SegmentArgs},
-    local, run,
+    config::{Args, Command, Config, SegmentArgs},
+    local::{self, LocalError},
+    run,
 };
 
-/// A job did not end `ok`, or a drain was not complete.
+/// A job did not end `ok`, or a drain was not complete, or the worker could not begin.
 const NOT_OK: u8 = 1;
 /// The arguments are wrong.
 const USAGE: u8 = 2;
 
-fn main() -> anyhow::Result<ExitCode> {
+fn main() -> ExitCode {
     let args = Args::parse();
-    telemetry::init(&args.log)?;
+    if let Err(error) = telemetry::init(&args.log) {
+        return complain(&error.to_string(), USAGE);
+    }
     match args.command {
-        Command::Run(args) => serve(args),
-        Command::Segment(args) => segment(&args),
+        Command::Run(args) => match Config::build(args) {
+            Ok(config) => {
+                serve(config).unwrap_or_else(|error| complain(&format!("{error:#}"), NOT_OK))
+            }
+            Err(mistakes) => complain(&mistakes, USAGE),
+        },
+        Command::Segment(args) => segment(&args).unwrap_or_else(|error| match error {
+            LocalError::Model(_) => complain(&error.to_string(), USAGE),
+            LocalError::File { .. } => complain(&error.to_string(), NOT_OK),
+        }),
     }
 }
 
-fn serve(args: RunArgs) -> anyhow::Result<ExitCode> {
-    let config = match Config::build(args) {
-        Ok(config) => config,
-        Err(mistakes) => {
-            complain(&mistakes);
-            return Ok(ExitCode::from(USAGE));
-        }
-    };
+fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Runtime::new().context("failed to start the runtime")?;
     let report = runtime.block_on(async {
         let shutdown = shutdown::on_signal().context("failed to listen for signals")?;
@@ -47,7 +51,7 @@ fn serve(args: RunArgs) -> anyhow::Result<ExitCode> {
 }
 
 #[expect(clippy::print_stdout, reason = "the result of a command belongs there")]
-fn segment(args: &SegmentArgs) -> anyhow::Result<ExitCode> {
+fn segment(args: &SegmentArgs) -> Result<ExitCode, LocalError> {
     let result = local::segment_file(args)?;
     println!("{}", local::describe(&result, args.format));
     Ok(if matches!(result.outcome, Outcome::Ok(_)) {
@@ -57,10 +61,8 @@ fn segment(args: &SegmentArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-#[expect(
-    clippy::print_stderr,
-    reason = "mistakes in the arguments belong there, as clap's do"
-)]
-fn complain(mistakes: &str) {
+#[expect(clippy::print_stderr, reason = "mistakes belong there, as clap's do")]
+fn complain(mistakes: &str, code: u8) -> ExitCode {
     mistakes.lines().for_each(|line| eprintln!("error: {line}"));
+    ExitCode::from(code)
 }

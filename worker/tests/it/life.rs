@@ -260,6 +260,17 @@ async fn a_worker_waits_for_a_broker_that_is_not_set_up() {
 }
 
 #[tokio::test]
+async fn a_worker_waits_for_a_broker_that_is_away() {
+    let mut fleet = Fleet::start(&["mock"], Settings::default()).await;
+    fleet.server.kill();
+    let worker = fleet.work("mock");
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    fleet.server.resume();
+    assert_eq!(ending(&fleet.ask("mock", "early", job()).await), "ok 1");
+    worker.stop().await;
+}
+
+#[tokio::test]
 async fn a_worker_comes_back_after_the_broker_does() {
     let mut fleet = Fleet::start(&["test"], Settings::default()).await;
     let model = Held::new();

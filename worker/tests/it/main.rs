@@ -1,5 +1,6 @@
 //! Jobs and results over a real nats-server, from a client that knows only the contract.
 
+mod command;
 mod errors;
 mod fleet;
 mod formats;
