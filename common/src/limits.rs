@@ -10,9 +10,16 @@ pub const VERSION: u64 = 1;
 /// Longest tenant, model or job id. Long enough for a UUID and a readable prefix.
 pub const TOKEN_CHARS: usize = 64;
 
+/// Longest job id that is answered although it breaks the rule for tokens. The broker closes the connection of
+/// a client whose control line, subject included, is over 4096 bytes.
+pub const FOREIGN_ID_BYTES: usize = 512;
+
 /// Room that a message leaves under the broker's `max_payload`, for headers and for the failure headers of
 /// a dead letter, which carries the whole job.
 pub const MESSAGE_HEADROOM_BYTES: usize = 64 * 1024;
+
+/// Room that a job leaves for its headers within what the stream takes.
+pub const JOB_HEADERS_BYTES: usize = 1024;
 
 /// Largest `metadata` of a job, as MessagePack. It travels twice and is stored with the result.
 pub const METADATA_BYTES: usize = 16 * 1024;
@@ -35,6 +42,12 @@ pub const IMAGE_FILE_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Most objects in one result; more is noise, not an answer.
 pub const RESULT_OBJECTS: usize = 100_000;
+
+/// Most vertices of one result. A vertex takes three bytes or more, so more would not fit into a message.
+pub const RESULT_VERTICES: usize = 3_000_000;
+
+/// Longest message of an error. It may quote what a client sent.
+pub const ERROR_MESSAGE_CHARS: usize = 1000;
 
 /// How long a delivered job may stay unsettled without a sign of life before the broker hands it out again
 /// (default). Well above the 5 to 11 s that a broker's failover takes.

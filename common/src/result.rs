@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
 use crate::{
     job::Metadata,
+    limits::ERROR_MESSAGE_CHARS,
     polygon::{BoundingBox, Polygon},
     subject::{JobId, Tenant},
 };
@@ -112,12 +113,14 @@ pub struct JobError {
 }
 
 impl JobError {
-    /// Makes an error of its two parts.
+    /// Makes an error of its two parts. A message that quotes something long is cut.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
+        let mut message = message.into();
+        if let Some((end, _)) = message.char_indices().nth(ERROR_MESSAGE_CHARS) {
+            message.truncate(end);
+            message.push('…');
         }
+        Self { code, message }
     }
 }
 

@@ -12,7 +12,7 @@ mod result;
 mod scan;
 mod value;
 
-pub use job::{JobMessage, encode_job, read_job};
+pub use job::{JobMessage, encode_job, read_job, read_metadata};
 pub use result::{ReadError, ResultFormat, encode_result, read_result, result_to_json};
 
 /// Media type of MessagePack messages.

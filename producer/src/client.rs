@@ -11,18 +11,23 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use segfleet_common::{
     broker::{
-        Broker, ConnectArgs, ConnectError, FetchError, First, Message, PublishError, StreamsError,
+        Broker, ConnectArgs, ConnectError, FetchError, First, Link, Message, PublishError,
+        StreamsError,
     },
     job::Job,
+    limits,
     result::JobResult,
     retry::Backoff,
     subject::{self, JobId, JobSubject, ModelName, Tenant, header},
     wire,
 };
 use thiserror::Error;
-use tokio::{sync::Semaphore, time::sleep};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::sleep,
+};
 
-/// Bytes of jobs that one client is publishing at once; more would only wait in its memory.
+/// KiB of images that one client encodes and publishes at once: each is in memory twice then.
 const PUBLISHING_KIB: u32 = 64 * 1024;
 /// How often a job is sent until the broker confirms it.
 const PUBLISH_TRIES: u32 = 6;
@@ -41,6 +46,7 @@ pub struct Client {
 pub struct Pending {
     id: JobId,
     replies: Subscriber,
+    link: watch::Receiver<Link>,
     /// The result may be older than the subscription.
     look_first: bool,
 }
@@ -146,17 +152,44 @@ impl Client {
     /// # Errors
     /// [`SubmitError`].
     pub async fn submit(&self, model: &ModelName, job: &Job) -> Result<Pending, SubmitError> {
-        let mut pending = self.expect(JobId::random()).await?;
-        let payload: Bytes = wire::encode_job(job).into();
-        let limit_bytes = self.broker.inline_limit_bytes();
-        if payload.len() > limit_bytes {
+        self.submit_as(JobId::random(), model, job).await
+    }
+
+    /// Submits a job under an id of the caller's, who can look it up whatever becomes of this call.
+    ///
+    /// # Errors
+    /// [`SubmitError`].
+    pub async fn submit_as(
+        &self,
+        id: JobId,
+        model: &ModelName,
+        job: &Job,
+    ) -> Result<Pending, SubmitError> {
+        let n_bytes = job.image.len();
+        let limit_bytes = self.job_limit_bytes();
+        if n_bytes > limit_bytes {
             return Err(SubmitError::TooLarge {
-                n_bytes: payload.len(),
+                n_bytes,
                 limit_bytes,
             });
         }
+        let n_kib = u32::try_from(n_bytes / 1024 + 1)
+            .unwrap_or(PUBLISHING_KIB)
+            .min(PUBLISHING_KIB);
+        // Never closed, so this is a permit.
+        let _room = self.publishing.acquire_many(n_kib).await.ok();
+        let mut pending = self.expect(id).await?;
+        let payload: Bytes = wire::encode_job(job).into();
         pending.look_first = self.publish(model, &pending.id, payload).await?;
         Ok(pending)
+    }
+
+    /// Largest job that this broker takes in one message, in bytes.
+    #[must_use]
+    pub fn job_limit_bytes(&self) -> usize {
+        self.broker
+            .inline_limit_bytes()
+            .saturating_sub(limits::JOB_HEADERS_BYTES)
     }
 
     /// Prepares to wait for the result of a job that was or will be submitted elsewhere.
@@ -168,6 +201,9 @@ impl Client {
             id: id.clone(),
             reason,
         };
+        // From here on a reconnect may mean that a live result was missed.
+        let mut link = self.broker.link();
+        link.mark_unchanged();
         let subscribed = self
             .broker
             .client()
@@ -179,6 +215,7 @@ impl Client {
         Ok(Pending {
             id,
             replies,
+            link,
             look_first: true,
         })
     }
@@ -190,14 +227,6 @@ impl Client {
         id: &JobId,
         payload: Bytes,
     ) -> Result<bool, SubmitError> {
-        let n_kib = u32::try_from(payload.len() / 1024 + 1)
-            .unwrap_or(PUBLISHING_KIB)
-            .min(PUBLISHING_KIB);
-        let _room = self
-            .publishing
-            .acquire_many(n_kib)
-            .await
-            .expect("the semaphore is never closed");
         let address = JobSubject {
             tenant: self.tenant.clone(),
             model: model.clone(),
@@ -217,8 +246,12 @@ impl Client {
                 Ok(first) => return Ok(n_failures > 0 || first == First::Exists),
                 Err(error) => error,
             };
-            match error {
-                PublishError::NoStream(_) => return Err(self.why_no_stream(model, id).await),
+            let reason = match error {
+                PublishError::Full(reason) => {
+                    tracing::warn!(job.id = %id, "{reason}; waiting for room in the queue");
+                    sleep(backoff.next_delay()).await;
+                    continue;
+                }
                 PublishError::TooLarge {
                     n_bytes,
                     limit_bytes,
@@ -228,36 +261,36 @@ impl Client {
                         limit_bytes,
                     });
                 }
-                PublishError::Full(reason) => {
-                    tracing::warn!(job.id = %id, "{reason}; waiting for room in the queue")
-                }
-                PublishError::Unavailable(reason) => {
-                    n_failures += 1;
-                    if n_failures == PUBLISH_TRIES {
-                        return Err(SubmitError::Unavailable {
-                            id: id.clone(),
-                            reason,
-                        });
-                    }
-                    tracing::debug!(job.id = %id, reason, "sending the job again");
-                }
+                PublishError::NoStream(_) => match self.why_no_stream(model).await {
+                    Some(error) => return Err(error),
+                    None => "no stream took the job".to_owned(),
+                },
+                PublishError::Unavailable(reason) => reason,
+            };
+            n_failures += 1;
+            if n_failures == PUBLISH_TRIES {
+                return Err(SubmitError::Unavailable {
+                    id: id.clone(),
+                    reason,
+                });
             }
+            tracing::debug!(job.id = %id, reason, "sending the job again");
             sleep(backoff.next_delay()).await;
         }
     }
 
-    async fn why_no_stream(&self, model: &ModelName, id: &JobId) -> SubmitError {
+    /// What is missing for the model's jobs to be taken; `None` when it is only the stream's leader, for now.
+    async fn why_no_stream(&self, model: &ModelName) -> Option<SubmitError> {
         match self.broker.models(&self.tenant).await {
-            Ok(Some(known)) => SubmitError::UnknownModel {
+            Ok(Some(known)) if known.contains(model) => None,
+            Ok(Some(known)) => Some(SubmitError::UnknownModel {
                 model: model.clone(),
                 known,
-            },
-            Ok(None) => SubmitError::NotSetUp(self.tenant.clone()),
-            Err(StreamsError::NoJetStream) => SubmitError::NotSetUp(self.tenant.clone()),
-            Err(error) => SubmitError::Unavailable {
-                id: id.clone(),
-                reason: error.to_string(),
-            },
+            }),
+            Ok(None) | Err(StreamsError::NoJetStream) => {
+                Some(SubmitError::NotSetUp(self.tenant.clone()))
+            }
+            Err(StreamsError::Failed { .. }) => None,
         }
     }
 
@@ -275,13 +308,17 @@ impl Client {
                 }
                 None => Err(ResultError::Closed(pending.id)),
             },
-            stored = self.look(&pending.id, pending.look_first) => stored,
+            stored = self.look(&pending.id, pending.link, pending.look_first) => stored,
         }
     }
 
     /// Looks for the stored result whenever the live one may have been missed: after a reconnect, or a pause.
-    async fn look(&self, id: &JobId, at_once: bool) -> Result<Received, ResultError> {
-        let mut link = self.broker.link();
+    async fn look(
+        &self,
+        id: &JobId,
+        mut link: watch::Receiver<Link>,
+        at_once: bool,
+    ) -> Result<Received, ResultError> {
         let mut pause = Backoff::new(Duration::from_secs(2), Duration::from_secs(20));
         let mut due = at_once;
         loop {

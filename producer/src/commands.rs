@@ -5,7 +5,10 @@ mod setup;
 mod status;
 mod submit;
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
 use segfleet_common::broker::{Broker, ConnectError, StreamsError};
 use thiserror::Error;
@@ -60,7 +63,7 @@ pub enum CommandError {
         /// The folder.
         folder: std::path::PathBuf,
         /// Why not.
-        source: std::io::Error,
+        source: io::Error,
     },
 }
 
@@ -96,13 +99,12 @@ pub async fn run(args: Args) -> Result<Exit, CommandError> {
 }
 
 /// Prints a line of what the command was asked for.
-#[expect(clippy::print_stdout, reason = "the output of a command belongs there")]
 fn say(line: &str) {
-    println!("{line}");
+    // Whoever read it may have gone, as `head` does; the work goes on.
+    drop(writeln!(io::stdout(), "{line}"));
 }
 
-/// Prints a line about the command itself.
-#[expect(clippy::print_stderr, reason = "kept apart from what a program reads")]
+/// Prints a line about the command itself, apart from what a program reads.
 fn remark(line: &str) {
-    eprintln!("{line}");
+    drop(writeln!(io::stderr(), "{line}"));
 }

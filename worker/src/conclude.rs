@@ -17,10 +17,13 @@ use tokio::{select, time::sleep};
 
 use crate::{
     delivery::Delivery,
-    serve::{Desk, FIRST_RETRY},
-    settle::{Ending, Settlement},
+    serve::{Answered, Desk, LONGEST_RETRY},
+    settle::Settlement,
     writer::Answer,
 };
+
+/// How often a result that exists is looked for before its job goes back: about half a minute.
+const LOOKS_FOR_ANSWER: u32 = 12;
 
 /// What became of storing a result.
 enum Stored {
@@ -28,8 +31,10 @@ enum Stored {
     First,
     /// The job has another.
     Exists,
-    /// It could not be, and the job must go back.
-    Not,
+    /// The drain's grace ended first.
+    Drained,
+    /// Not even an error result fits into a message.
+    Impossible,
 }
 
 /// What became of publishing until the broker said yes or no.
@@ -47,14 +52,16 @@ impl Desk<'_> {
             Settlement::Answer(answer) => match self.store(answer, &delivery).await {
                 Stored::First => delivery.ack().await,
                 Stored::Exists => self.close_answered(delivery).await,
-                Stored::Not => delivery.nak(Duration::ZERO).await,
+                Stored::Drained => delivery.nak(Duration::ZERO).await,
+                Stored::Impossible => delivery.nak(jittered(LONGEST_RETRY)).await,
             },
             Settlement::GiveUp(error) => {
                 let answer = self.write(Outcome::Error(error.clone()));
                 match self.store(answer, &delivery).await {
                     Stored::First => self.bury(&error, delivery).await,
                     Stored::Exists => self.close_answered(delivery).await,
-                    Stored::Not => delivery.nak(Duration::ZERO).await,
+                    Stored::Drained => delivery.nak(Duration::ZERO).await,
+                    Stored::Impossible => delivery.nak(jittered(LONGEST_RETRY)).await,
                 }
             }
             Settlement::Close => delivery.ack().await,
@@ -64,16 +71,28 @@ impl Desk<'_> {
         }
     }
 
-    /// Settles a delivery whose job got its result from somebody else meanwhile.
+    /// Settles a delivery whose job got its result from somebody else meanwhile. The result is read under the
+    /// lease: it decides whether a dead letter is owed, and a replica may not have it yet.
     async fn close_answered(&self, delivery: Delivery) {
-        match self.find_answer(&delivery).await {
-            Ok(Some(Ending::Answered(Some(error)))) => self.bury(&error, delivery).await,
-            Ok(_) => delivery.ack().await,
-            Err(error) => {
-                tracing::warn!(job.id = %delivery.address.job, %error, "an answered job stays queued for now");
-                delivery.nak(jittered(FIRST_RETRY)).await;
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+        for _ in 0..LOOKS_FOR_ANSWER {
+            match self.find_answer(&delivery).await {
+                Ok(Some(Answered { given_up: None })) => return delivery.ack().await,
+                Ok(Some(Answered {
+                    given_up: Some(error),
+                })) => return self.bury(&error, delivery).await,
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::debug!(job.id = %delivery.address.job, %error, "looking again")
+                }
+            }
+            select! {
+                () = self.worker.give_back.cancelled() => break,
+                () = sleep(backoff.next_delay()) => {}
             }
         }
+        tracing::warn!(job.id = %delivery.address.job, "the stored result cannot be read; its job stays queued for now");
+        delivery.nak(jittered(LONGEST_RETRY)).await;
     }
 
     /// Stores the result and waits for the broker's word. Keeps trying, and meanwhile nothing new is taken.
@@ -89,13 +108,13 @@ impl Desk<'_> {
         match published {
             Published::First(First::Stored) => Stored::First,
             Published::First(First::Exists) => Stored::Exists,
-            Published::Drained => Stored::Not,
+            Published::Drained => Stored::Drained,
             Published::TooLarge(message) => {
                 tracing::error!(
                     message,
                     "not even an error result fits; raise the broker's max_payload"
                 );
-                Stored::Not
+                Stored::Impossible
             }
         }
     }

@@ -19,6 +19,9 @@ use crate::{
 /// Slots per thread where nothing is said: enough to hide the network behind computing.
 const SLOTS_PER_THREAD: usize = 2;
 
+/// Longest name of a worker.
+const NAME_BYTES: usize = 200;
+
 /// Segments the images of a Segfleet.
 ///
 /// Pulls jobs from NATS JetStream, segments, traces the outline of every object and publishes one result for
@@ -104,7 +107,8 @@ pub struct LimitArgs {
     pub max_side_px: u32,
 
     /// Most pixels of an image
-    #[arg(long, env = "SEGFLEET_MAX_PIXELS", default_value_t = limits::IMAGE_PIXELS, value_name = "PIXELS")]
+    #[arg(long, env = "SEGFLEET_MAX_PIXELS", default_value_t = limits::IMAGE_PIXELS, value_name = "PIXELS",
+          value_parser = clap::value_parser!(u64).range(1..=u64::from(u32::MAX)))]
     pub max_pixels: u64,
 
     /// Largest image file, in bytes
@@ -203,13 +207,20 @@ impl Config {
                 models.len(),
             ));
         }
+        let name = args.name.unwrap_or_else(default_name);
+        // It travels in headers, which are lines.
+        if name.is_empty() || name.len() > NAME_BYTES || name.contains(char::is_control) {
+            mistakes.push(format!(
+                "--name {name:?} must be 1 to {NAME_BYTES} bytes without control characters"
+            ));
+        }
         if !mistakes.is_empty() {
             return Err(mistakes.join("\n"));
         }
         let cpus = || thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let n_threads = args.threads.map_or_else(cpus, NonZeroUsize::get);
         Ok(Self {
-            name: args.name.unwrap_or_else(default_name),
+            name,
             connect: args.connect,
             tenants,
             models,

@@ -62,14 +62,17 @@ pub fn decode(file: &[u8], limits: &DecodeLimits) -> Result<Decoded, JobError> {
         )));
     }
     let (format, name) = recognise(file)?;
-    let mut decoder = ImageReader::with_format(Cursor::new(file), format)
-        .into_decoder()
-        .map_err(failed)?;
+    if format == ImageFormat::Jpeg {
+        check_jpeg_is_whole(file)?;
+    }
+    let mut reader = ImageReader::with_format(Cursor::new(file), format);
+    // Until the size is known only what a header needs: a compressed colour profile may be a bomb.
+    reader.limits(alloc_limit(WORKING_MEMORY_BYTES));
+    let mut decoder = reader.into_decoder().map_err(failed)?;
     let (width, height) = decoder.dimensions();
     check_size(width, height, limits)?;
-    let mut budget = Limits::no_limits();
     let working_bytes = decoder.total_bytes().saturating_mul(WORKING_MEMORY_FACTOR);
-    budget.max_alloc = Some(working_bytes.saturating_add(WORKING_MEMORY_BYTES));
+    let budget = alloc_limit(working_bytes.saturating_add(WORKING_MEMORY_BYTES));
     decoder.set_limits(budget).map_err(failed)?;
     let orientation = decoder.orientation().map_err(failed)?;
     let mut image = DynamicImage::from_decoder(decoder).map_err(failed)?;
@@ -81,6 +84,27 @@ pub fn decode(file: &[u8], limits: &DecodeLimits) -> Result<Decoded, JobError> {
         orientation: orientation.to_exif(),
     };
     Ok(Decoded { image, info })
+}
+
+fn alloc_limit(n_bytes: u64) -> Limits {
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(n_bytes);
+    limits
+}
+
+/// Refuses a JPEG that ends before its image does: the decoder would fill the rest with grey.
+///
+/// Markers cannot occur inside the compressed data, and a thumbnail comes before the image's own scans.
+///
+/// Source: ITU-T T.81, annex B: 0xFFDA starts a scan, 0xFFD9 ends the image.
+fn check_jpeg_is_whole(file: &[u8]) -> Result<(), JobError> {
+    let last = |marker: [u8; 2]| file.windows(2).rposition(|bytes| bytes == marker);
+    if last([0xff, 0xd9]) < last([0xff, 0xda]) {
+        let n_bytes = file.len();
+        let message = format!("the JPEG is cut off: its {n_bytes} bytes end before the image does");
+        return Err(JobError::new(ErrorCode::ImageUnreadable, message));
+    }
+    Ok(())
 }
 
 /// The format that the first bytes tell, and its name in results.
@@ -136,15 +160,21 @@ fn too_large(message: String) -> JobError {
     JobError::new(ErrorCode::ImageTooLarge, message)
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the form that map_err takes")]
 fn failed(error: ImageError) -> JobError {
     let code = match error {
         ImageError::Unsupported(_) => ErrorCode::ImageFormatUnsupported,
+        // The size is within its limits: what does not fit is beside the pixels, such as a colour profile.
         ImageError::Limits(_) => ErrorCode::ImageTooLarge,
         ImageError::Decoding(_)
         | ImageError::Encoding(_)
         | ImageError::Parameter(_)
         | ImageError::IoError(_) => ErrorCode::ImageUnreadable,
     };
-    JobError::new(code, error.to_string())
+    let message = match error {
+        ImageError::Limits(_) => format!(
+            "decoding needs more than {WORKING_MEMORY_FACTOR} times the pixels' bytes and {WORKING_MEMORY_BYTES} bytes"
+        ),
+        other => other.to_string(),
+    };
+    JobError::new(code, message)
 }

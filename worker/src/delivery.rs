@@ -23,8 +23,29 @@ const SETTLE_TRIES: u32 = 4;
 
 /// A message that cannot be a delivery of a job.
 #[derive(Debug, Error)]
-#[error("not a delivery of a job: {0}")]
-pub(crate) struct NotADelivery(String);
+#[error("a message on {subject:.100} is not a job's: {why}")]
+pub(crate) struct NotADelivery {
+    subject: Subject,
+    why: String,
+    settle_at: Option<Subject>,
+    client: Client,
+}
+
+impl NotADelivery {
+    /// Takes the message off the queue, where it would only come again.
+    pub(crate) async fn term(self) {
+        let Some(settle_at) = self.settle_at else {
+            return;
+        };
+        if let Err(error) = self
+            .client
+            .publish(settle_at, Bytes::from_static(b"+TERM not a job"))
+            .await
+        {
+            tracing::warn!(%error, "a message that is not a job's stays queued for now");
+        }
+    }
+}
 
 /// One handing-over of a job.
 #[derive(Debug)]
@@ -53,21 +74,37 @@ impl Delivery {
         message: jetstream::Message,
         ack_wait: Duration,
         tasks: &TaskTracker,
-    ) -> Result<Self, NotADelivery> {
-        let not = |error: &dyn std::fmt::Display| NotADelivery(error.to_string());
-        let info = message.info().map_err(|error| not(&error))?;
-        let attempt = u32::try_from(info.delivered).map_err(|error| not(&error))?;
-        let queued_at = info.published;
-        let address = message
-            .subject
-            .parse::<JobSubject>()
-            .map_err(|error| not(&error))?;
+    ) -> Result<Self, Box<NotADelivery>> {
+        let parsed = message
+            .info()
+            .map_err(|error| error.to_string())
+            .and_then(|info| {
+                let attempt = u32::try_from(info.delivered).map_err(|error| error.to_string())?;
+                let address = message
+                    .subject
+                    .parse::<JobSubject>()
+                    .map_err(|error| error.to_string())?;
+                Ok((attempt, info.published, address))
+            });
         let client = message.context.client();
+        let settle_at = message.reply.clone();
+        let (attempt, queued_at, address, settle_at) = match (parsed, settle_at) {
+            (Ok((attempt, queued_at, address)), Some(settle_at)) => {
+                (attempt, queued_at, address, settle_at)
+            }
+            (parsed, settle_at) => {
+                let why = parsed
+                    .err()
+                    .unwrap_or_else(|| "it has no reply subject".to_owned());
+                return Err(Box::new(NotADelivery {
+                    subject: message.subject.clone(),
+                    why,
+                    settle_at,
+                    client,
+                }));
+            }
+        };
         let message = message.message;
-        let settle_at = message
-            .reply
-            .clone()
-            .ok_or_else(|| not(&"it has no reply subject"))?;
         let heartbeat = keep_lease(
             client.clone(),
             settle_at.clone(),

@@ -26,6 +26,13 @@ impl Gate {
         GateHold { gate: self }
     }
 
+    /// Waits until somebody holds it.
+    pub(crate) async fn closed(&self) {
+        let mut n_holders = self.n_holders.subscribe();
+        let closed = n_holders.wait_for(|n_holders| *n_holders > 0).await;
+        closed.expect("the sender lives in the gate, and so as long as this borrow");
+    }
+
     /// Waits until nobody holds it.
     pub(crate) async fn passed(&self) {
         let mut n_holders = self.n_holders.subscribe();
@@ -53,6 +60,7 @@ mod tests {
         let gate = Gate::new();
         gate.passed().await;
         let (first, second) = (gate.hold(), gate.hold());
+        gate.closed().await;
         drop(first);
         assert!(
             timeout(Duration::from_millis(1), gate.passed())

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use segfleet_common::{
     job::{Metadata, Options},
-    limits::RESULT_OBJECTS,
+    limits::{RESULT_OBJECTS, RESULT_VERTICES},
     result::{ErrorCode, ImageInfo, JobError, Object, Stage, Timings},
     subject::JobId,
     wire::{self, JobMessage},
@@ -32,6 +32,24 @@ pub struct Input {
     pub options: Option<String>,
 }
 
+impl Input {
+    /// The message, as readers take it.
+    #[must_use]
+    pub fn message(&self) -> JobMessage<'_> {
+        let Self {
+            payload,
+            content_type,
+            options,
+            ..
+        } = self;
+        JobMessage {
+            payload,
+            content_type: content_type.as_deref(),
+            options: options.as_deref(),
+        }
+    }
+}
+
 /// What is known of a result so far. Filled on the way, so that a failure tells what came before it.
 #[derive(Debug, Clone, Default)]
 pub struct Draft {
@@ -39,7 +57,7 @@ pub struct Draft {
     pub image: Option<ImageInfo>,
     /// The stages that have ended.
     pub timings: Timings,
-    /// The client's metadata, once read.
+    /// The client's metadata.
     pub metadata: Option<Metadata>,
 }
 
@@ -68,6 +86,7 @@ impl From<OutlineError> for Failure {
     fn from(error: OutlineError) -> Self {
         let code = match error {
             OutlineError::TooManyObjects { .. } => ErrorCode::TooManyObjects,
+            OutlineError::TooManyVertices { .. } => ErrorCode::ResultTooLarge,
         };
         Self::Client(JobError::new(code, error.to_string()))
     }
@@ -83,18 +102,9 @@ pub fn process(
     limits: &DecodeLimits,
     draft: &mut Draft,
 ) -> Result<Vec<Object>, Failure> {
-    let Input {
-        payload,
-        content_type,
-        options,
-        ..
-    } = input;
-    let message = JobMessage {
-        payload,
-        content_type: content_type.as_deref(),
-        options: options.as_deref(),
-    };
-    let job = wire::read_job(&message)?;
+    let message = input.message();
+    let job =
+        wire::read_job(&message).inspect_err(|_| draft.metadata = wire::read_metadata(&message))?;
     draft.metadata = job.metadata;
     check_served(&job.options)?;
 
@@ -110,6 +120,8 @@ pub fn process(
         .timings
         .insert(Stage::Preprocess, segmentation.preprocess);
     draft.timings.insert(Stage::Infer, segmentation.infer);
+    // The mask has all that is needed from here on.
+    drop(decoded.image);
 
     let started = Instant::now();
     let Options {
@@ -121,6 +133,7 @@ pub fn process(
         connectivity,
         min_area_px,
         max_objects: RESULT_OBJECTS,
+        max_vertices: RESULT_VERTICES,
     };
     let objects = outline(&segmentation.mask, &options)?;
     note(draft, Stage::Outline, started);

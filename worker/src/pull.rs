@@ -35,6 +35,9 @@ pub(crate) enum PullError {
     /// The request was lost with the connection that it was made on.
     #[error("the connection to the broker was made anew")]
     Reconnected,
+    /// Results cannot be stored, so nothing may be taken.
+    #[error("results cannot be stored")]
+    Held,
     /// Neither a message nor a sign of life.
     #[error("the broker was silent for {SILENCE:?}")]
     Silent,
@@ -74,8 +77,9 @@ impl Pull {
         let inbox = broker.client().new_inbox();
         let replies = broker.client().subscribe(inbox.clone()).await;
         let replies = replies.map_err(|error| PullError::Ended(error.to_string()))?;
+        let jetstream = broker.jetstream().clone();
         Ok(Self {
-            jetstream: broker.jetstream().clone(),
+            jetstream,
             link,
             subject,
             inbox,
@@ -91,22 +95,18 @@ impl Pull {
                 self.ask().await?;
             }
             let reply = select! {
+                // A message that is there is taken, whatever else has happened.
+                biased;
                 reply = timeout(SILENCE, self.replies.next()) => reply,
                 changed = self.link.changed() => {
                     return Err(changed.map_or(PullError::Closed, |()| PullError::Reconnected));
                 }
             };
-            match classify(
-                reply
-                    .map_err(|_elapsed| PullError::Silent)?
-                    .ok_or(PullError::Closed)?,
-            ) {
+            let reply = reply.map_err(|_elapsed| PullError::Silent)?;
+            match classify(reply.ok_or(PullError::Closed)?) {
                 Reply::Job(message) => {
                     self.is_asking = false;
-                    return Ok(jetstream::Message {
-                        message,
-                        context: self.jetstream.clone(),
-                    });
+                    return Ok(self.received(message));
                 }
                 Reply::Heartbeat => {}
                 Reply::Expired => self.is_asking = false,
@@ -117,12 +117,10 @@ impl Pull {
 
     /// Ends it, and gives the message that was on its way, if there was one.
     pub(crate) async fn stop(mut self) -> Option<jetstream::Message> {
-        let last = match self.is_asking {
-            true => timeout(LAST_MESSAGE, self.next())
-                .await
-                .ok()
-                .and_then(Result::ok),
-            false => None,
+        let last = if self.is_asking {
+            timeout(LAST_MESSAGE, self.last()).await.ok().flatten()
+        } else {
+            None
         };
         // Waited for, so that the broker reads it before anything that is given back.
         if let Err(error) = self.replies.unsubscribe().await {
@@ -131,20 +129,37 @@ impl Pull {
         last
     }
 
+    /// Waits for the end of the open request, and gives the message that it ends with.
+    async fn last(&mut self) -> Option<jetstream::Message> {
+        loop {
+            match classify(self.replies.next().await?) {
+                Reply::Job(message) => return Some(self.received(message)),
+                Reply::Heartbeat => {}
+                Reply::Expired | Reply::Ended(_) => return None,
+            }
+        }
+    }
+
+    fn received(&self, message: Message) -> jetstream::Message {
+        jetstream::Message {
+            message,
+            context: self.jetstream.clone(),
+        }
+    }
+
     async fn ask(&mut self) -> Result<(), PullError> {
         let (expires_ns, heartbeat_ns) = (EXPIRES.as_nanos(), HEARTBEAT.as_nanos());
         let request =
             format!(r#"{{"batch":1,"expires":{expires_ns},"idle_heartbeat":{heartbeat_ns}}}"#);
         let client = self.jetstream.client();
         self.link.mark_unchanged();
-        let sent = client
-            .publish_with_reply(
-                self.subject.clone(),
-                self.inbox.clone(),
-                Bytes::from(request),
-            )
-            .await;
-        sent.map_err(|error| PullError::Ended(error.to_string()))?;
+        let sent = client.publish_with_reply(
+            self.subject.clone(),
+            self.inbox.clone(),
+            Bytes::from(request),
+        );
+        sent.await
+            .map_err(|error| PullError::Ended(error.to_string()))?;
         self.is_asking = true;
         Ok(())
     }

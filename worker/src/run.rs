@@ -7,10 +7,7 @@ use segfleet_common::{
     retry::Backoff,
 };
 use thiserror::Error;
-use tokio::{
-    select,
-    time::{Instant, sleep, timeout},
-};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -21,6 +18,8 @@ use crate::{
     serve::{Source, Worker},
 };
 
+/// How long open pulls may take to end where there is no grace.
+const PULLS_END_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long giving back the unfinished may take, once the grace is over.
 const GIVE_BACK_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -68,10 +67,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<RunRepor
     }
     shutdown.cancelled().await;
     tracing::info!("draining for at most {:?}", config.drain_timeout);
-    // First nothing more may arrive: what is given back must go to another worker, not to a pull of ours.
-    pulls.close();
-    pulls.wait().await;
-    let report = drain(&worker, config.drain_timeout).await;
+    let report = drain(&worker, &pulls, config.drain_timeout).await;
     drop(worker);
     broker.close().await;
     Ok(report)
@@ -102,7 +98,13 @@ async fn connect(
 ) -> Result<Option<Broker>, ConnectError> {
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
     loop {
-        let error = match Broker::connect(args, name).await {
+        let Some(connected) = shutdown
+            .run_until_cancelled(Broker::connect(args, name))
+            .await
+        else {
+            return Ok(None);
+        };
+        let error = match connected {
             Ok(broker) => return Ok(Some(broker)),
             Err(error @ ConnectError::Unreachable { .. }) => error,
             Err(error @ (ConnectError::File { .. } | ConnectError::TooOld { .. })) => {
@@ -111,18 +113,25 @@ async fn connect(
         };
         let delay = backoff.next_delay();
         tracing::warn!("{error}; trying again in {delay:.1?}");
-        select! {
-            () = shutdown.cancelled() => return Ok(None),
-            () = sleep(delay) => {}
-        }
+        shutdown.run_until_cancelled(sleep(delay)).await;
     }
 }
 
 /// Lets running jobs finish within `grace`, then gives back the rest.
-async fn drain(worker: &Worker, grace: Duration) -> RunReport {
+async fn drain(worker: &Worker, pulls: &TaskTracker, grace: Duration) -> RunReport {
     let started = Instant::now();
+    // First nothing more may arrive: what is given back must go to another worker, not to a pull of ours.
+    pulls.close();
+    if timeout(grace + PULLS_END_TIMEOUT, pulls.wait())
+        .await
+        .is_err()
+    {
+        tracing::warn!("the broker is away; open pulls end with the connection");
+    }
     worker.tasks.close();
-    let drained = timeout(grace, worker.tasks.wait()).await.is_ok();
+    let drained = timeout_at(started + grace, worker.tasks.wait())
+        .await
+        .is_ok();
     if !drained {
         worker.give_back.cancel();
         if timeout(GIVE_BACK_TIMEOUT, worker.tasks.wait())

@@ -27,9 +27,9 @@ use crate::{
 };
 
 /// Longest wait before the second attempt.
-pub(crate) const FIRST_RETRY: Duration = Duration::from_secs(1);
+const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// Longest wait before any attempt.
-const LONGEST_RETRY: Duration = Duration::from_secs(60);
+pub(crate) const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
 /// What all deliveries of a worker share.
 #[derive(Debug)]
@@ -79,11 +79,18 @@ pub(crate) async fn serve(
         .await;
 }
 
+/// A job that has a stored result.
+pub(crate) struct Answered {
+    /// The error that the fleet gave up with: a dead letter belongs to it.
+    pub(crate) given_up: Option<JobError>,
+}
+
 /// Where one delivery is worked on.
 pub(crate) struct Desk<'a> {
     pub(crate) worker: &'a Worker,
     pub(crate) source: &'a Source,
     writer: ResultWriter,
+    input: Input,
     /// What the result says of the time before this worker had the job.
     draft: Draft,
 }
@@ -111,6 +118,7 @@ impl<'a> Desk<'a> {
             worker,
             source,
             writer,
+            input: input(delivery),
             draft,
         }
     }
@@ -119,7 +127,7 @@ impl<'a> Desk<'a> {
     async fn attend(&self, delivery: &Delivery, attempts: u32) -> Ending {
         if delivery.attempt > 1 {
             match self.find_answer(delivery).await {
-                Ok(Some(answered)) => return answered,
+                Ok(Some(Answered { given_up })) => return Ending::Answered(given_up),
                 Ok(None) => {}
                 // Looking only saves work: a result that exists is found again when ours is stored.
                 Err(error) => {
@@ -144,18 +152,18 @@ impl<'a> Desk<'a> {
         if expired() {
             return self.finished(Outcome::Expired);
         }
-        let ending = self.compute(delivery).await;
+        let ending = self.compute().await;
         match ending {
             Ending::Finished(_) if expired() => self.finished(Outcome::Expired),
             ending => ending,
         }
     }
 
-    /// The ending of a job that has a stored result, if this one has.
+    /// What the job's stored result says, if it has one.
     pub(crate) async fn find_answer(
         &self,
         delivery: &Delivery,
-    ) -> Result<Option<Ending>, FetchError> {
+    ) -> Result<Option<Answered>, FetchError> {
         let job = &delivery.address.job;
         let Some(stored) = self
             .worker
@@ -175,17 +183,12 @@ impl<'a> Desk<'a> {
                 None
             }
         };
-        Ok(Some(Ending::Answered(given_up)))
+        Ok(Some(Answered { given_up }))
     }
 
     /// Has the straight line done on the CPU pool, up to the bytes of the result.
-    async fn compute(&self, delivery: &Delivery) -> Ending {
-        let input = Input {
-            job: delivery.address.job.clone(),
-            payload: delivery.payload.clone(),
-            content_type: delivery.header(header::CONTENT_TYPE).map(str::to_owned),
-            options: delivery.header(header::OPTIONS).map(str::to_owned),
-        };
+    async fn compute(&self) -> Ending {
+        let input = self.input.clone();
         let (segmenter, limits) = (self.source.segmenter.clone(), self.worker.limits);
         let (writer, mut draft) = (self.writer.clone(), self.draft.clone());
         let task = move || match process(&input, &*segmenter, &limits, &mut draft) {
@@ -207,8 +210,25 @@ impl<'a> Desk<'a> {
         Ending::Finished(self.write(outcome))
     }
 
+    /// Writes a result that no work led to.
     pub(crate) fn write(&self, outcome: Outcome) -> Answer {
-        self.writer.write(self.draft.clone(), outcome)
+        let metadata = wire::read_metadata(&self.input.message());
+        self.writer.write(
+            Draft {
+                metadata,
+                ..self.draft.clone()
+            },
+            outcome,
+        )
+    }
+}
+
+fn input(delivery: &Delivery) -> Input {
+    Input {
+        job: delivery.address.job.clone(),
+        payload: delivery.payload.clone(),
+        content_type: delivery.header(header::CONTENT_TYPE).map(str::to_owned),
+        options: delivery.header(header::OPTIONS).map(str::to_owned),
     }
 }
 

@@ -114,6 +114,7 @@ mod tests {
             connectivity,
             min_area_px: 1,
             max_objects: 1000,
+            max_vertices: 10_000,
         };
         outline::outline(&chessboard, &options).expect("800 objects")
     }

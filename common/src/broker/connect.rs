@@ -104,6 +104,13 @@ impl ConnectArgs {
             let seed = std::fs::read_to_string(path).map_err(unreadable(path))?;
             options = options.nkey(seed.trim().to_owned());
         }
+        // These are read at each connection; one that is not there would look like a broker that is away.
+        for path in [&self.tlsca, &self.tlscert, &self.tlskey]
+            .into_iter()
+            .flatten()
+        {
+            std::fs::metadata(path).map_err(unreadable(path))?;
+        }
         if let Some(path) = &self.tlsca {
             options = options.add_root_certificates(path.clone());
         }
@@ -224,11 +231,13 @@ impl Broker {
 
     /// Sends what is buffered and closes the connection; gives up after a few seconds.
     pub async fn close(mut self) {
-        if self.client.drain().await.is_err() {
-            return;
-        }
-        let closed = timeout(CLOSE_TIMEOUT, self.link.wait_for(|link| link.closed)).await;
-        if closed.is_err() {
+        let closing = async {
+            if self.client.drain().await.is_ok() {
+                // An error means that the sender is gone, and with it the connection.
+                drop(self.link.wait_for(|link| link.closed).await);
+            }
+        };
+        if timeout(CLOSE_TIMEOUT, closing).await.is_err() {
             tracing::warn!("the connection to the broker did not close in time");
         }
     }

@@ -112,6 +112,9 @@ impl Setup<'_> {
         if existing.is_none() {
             kind.apply_defaults(&mut wanted);
         }
+        if let Kind::Jobs(_) = kind {
+            shape::raise_message_limit(&mut wanted);
+        }
         kind.apply(&mut wanted, self.broker.inline_limit_bytes());
         self.settings.apply(kind, &mut wanted);
         if let Kind::Jobs(tenant) = kind {

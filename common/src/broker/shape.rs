@@ -54,6 +54,9 @@ impl<'a> Kind<'a> {
         config.retention = RetentionPolicy::Limits;
         config.discard = DiscardPolicy::New;
         config.duplicate_window = limits::DUPLICATE_WINDOW;
+        config.no_ack = false;
+        config.sealed = false;
+        config.subject_transform = None;
         // Headers of a message must never command a stream that clients write to.
         config.allow_rollup = false;
         config.allow_message_ttl = false;
@@ -63,7 +66,11 @@ impl<'a> Kind<'a> {
                 config.retention = RetentionPolicy::WorkQueue;
                 one_per_subject(config);
                 config.max_age = Duration::ZERO;
-                config.max_message_size = i32::try_from(inline_limit_bytes).unwrap_or(i32::MAX);
+                let inline_limit_bytes = i32::try_from(inline_limit_bytes).unwrap_or(i32::MAX);
+                // A smaller limit is as safe, and what is left after the server's has been raised.
+                if config.max_message_size <= 0 || config.max_message_size > inline_limit_bytes {
+                    config.max_message_size = inline_limit_bytes;
+                }
             }
             Self::Results(tenant) => {
                 config.subjects = vec![subject::results_all(tenant)];
@@ -115,6 +122,11 @@ fn one_per_subject(config: &mut stream::Config) {
     config.discard_new_per_subject = true;
 }
 
+/// Lets a job stream take what the server takes now.
+pub(super) fn raise_message_limit(config: &mut stream::Config) {
+    config.max_message_size = 0;
+}
+
 /// Adds the model's subject to a job stream.
 pub(super) fn add_model(config: &mut stream::Config, tenant: &Tenant, model: &ModelName) {
     let subject = subject::jobs_of(tenant, model);
@@ -135,6 +147,10 @@ pub(super) fn apply_consumer(config: &mut consumer::Config, tenant: &Tenant, mod
     config.max_waiting = limits::WAITING_PULLS;
     // A backoff would replace the ack wait, and an inactive threshold deletes the consumer of an idle fleet.
     config.backoff = Vec::new();
+    config.headers_only = false;
+    config.max_batch = 0;
+    config.max_bytes = 0;
+    config.max_expires = Duration::ZERO;
     config.inactive_threshold = Duration::ZERO;
     if config.ack_wait.is_zero() {
         config.ack_wait = limits::ACK_WAIT;

@@ -1,10 +1,12 @@
 //! Finding streams and consumers, and telling "not there" from "cannot be asked".
 
-use std::fmt;
+use std::{error::Error as _, fmt};
 
 use async_nats::jetstream::{
     ErrorCode, consumer,
-    context::{ConsumerInfoErrorKind, GetStreamErrorKind},
+    context::{
+        ConsumerInfoErrorKind, GetStreamError, GetStreamErrorKind, RequestError, RequestErrorKind,
+    },
     stream::Stream,
 };
 use thiserror::Error;
@@ -53,9 +55,16 @@ pub(super) async fn find_stream(
         {
             Ok(None)
         }
-        GetStreamErrorKind::Request => Err(StreamsError::NoJetStream),
+        GetStreamErrorKind::Request if nobody_answers(&error) => Err(StreamsError::NoJetStream),
         _ => Err(failed(name, &error)),
     }
+}
+
+fn nobody_answers(error: &GetStreamError) -> bool {
+    let source = error
+        .source()
+        .and_then(|source| source.downcast_ref::<RequestError>());
+    source.is_some_and(|source| source.kind() == RequestErrorKind::NoResponders)
 }
 
 /// The consumer's configuration, or `None` where there is no such consumer.

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use thiserror::Error;
 use uuid::Uuid;
 
-use crate::limits::TOKEN_CHARS;
+use crate::limits::{FOREIGN_ID_BYTES, TOKEN_CHARS};
 
 /// A name that cannot be a token of a subject.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -94,11 +94,12 @@ impl JobId {
         Self(Uuid::now_v7().to_string())
     }
 
-    /// Accepts what the broker accepts as one token of a subject.
+    /// Accepts what the broker accepts as the last token of a subject, up to [`FOREIGN_ID_BYTES`].
     pub(crate) fn from_broker(token: &str) -> Option<Self> {
-        let forbidden = |c: char| matches!(c, '.' | '*' | '>' | ' ' | '\t' | '\r' | '\n' | '\0');
-        let valid = !token.is_empty() && !token.contains(forbidden);
-        valid.then(|| Self(token.to_owned()))
+        let separates = |c: char| matches!(c, '.' | ' ' | '\t' | '\r' | '\n');
+        // A wildcard is one only where it is a whole token.
+        let valid = !matches!(token, "" | "*" | ">") && !token.contains(separates);
+        (valid && token.len() <= FOREIGN_ID_BYTES).then(|| Self(token.to_owned()))
     }
 
     /// Checks the rule for tokens.

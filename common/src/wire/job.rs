@@ -79,6 +79,18 @@ pub fn read_job(message: &JobMessage<'_>) -> Result<Job, JobError> {
     }
 }
 
+/// The metadata of a job that failed, if that much can be read, so that its answer can echo it.
+#[must_use]
+pub fn read_metadata(message: &JobMessage<'_>) -> Option<Metadata> {
+    if message
+        .content_type
+        .is_some_and(|header| media_type(header).starts_with("image/"))
+    {
+        return None;
+    }
+    value::read_metadata(split(message.payload).ok()?.metadata?).ok()?
+}
+
 fn read_raw(message: &JobMessage<'_>) -> Result<Job, JobError> {
     let options = message
         .options
@@ -150,6 +162,13 @@ fn check_version(version: Option<&[u8]>) -> Result<(), JobError> {
             "the version `v` is missing, it must be {VERSION}"
         )));
     };
+    // The longest integer; anything longer is none, and is not worth reading.
+    const LONGEST_INTEGER_BYTES: usize = 9;
+    if bytes.len() > LONGEST_INTEGER_BYTES {
+        return Err(bad(format!(
+            "the version `v` is no integer, it must be {VERSION}"
+        )));
+    }
     let read = value::read_value(bytes).map_err(bad)?;
     match read.as_u64() {
         Some(VERSION) => Ok(()),

@@ -19,12 +19,11 @@ pub(super) async fn run(broker: Broker, args: ResultArgs) -> Result<Exit, Comman
         wait,
     } = args;
     let client = Client::over(broker, tenant.tenant);
-    let received = if wait {
+    let mut received = client.fetch(&job).await?;
+    if received.is_none() && wait {
         let pending = client.expect(job.clone()).await?;
-        Some(client.wait(pending).await?)
-    } else {
-        client.fetch(&job).await?
-    };
+        received = Some(client.wait(pending).await?);
+    }
     let Some(received) = received else {
         remark(&format!(
             "job {job} has no result: it is queued or running, has expired, or never was"

@@ -15,17 +15,20 @@ use segfleet_common::{
     subject::{JobId, ModelName},
     wire,
 };
-use tokio::time::timeout;
+use tokio::{sync::Semaphore, time::timeout};
 
 use super::{CommandError, Exit, remark, say};
 use crate::{
-    client::{Client, SubmitError},
+    client::{Client, Pending, SubmitError},
     config::{Format, SubmitArgs},
     output::{Summary, Table},
 };
 
 /// Metadata that tells a result's file.
 const FILE: &str = "file";
+
+/// KiB of files that are read and not yet with the broker.
+const READING_KIB: u32 = 64 * 1024;
 
 /// What became of one file.
 enum Done {
@@ -41,7 +44,9 @@ struct Batch {
     model: ModelName,
     options: Options,
     wait: bool,
-    timeout: Option<Duration>,
+    timeout: Duration,
+    /// One permit per KiB that may be in memory.
+    reading: Semaphore,
 }
 
 pub(super) async fn run(broker: Broker, args: SubmitArgs) -> Result<Exit, CommandError> {
@@ -51,7 +56,8 @@ pub(super) async fn run(broker: Broker, args: SubmitArgs) -> Result<Exit, Comman
         model: args.model,
         options: args.options.to_options(),
         wait: !args.no_wait,
-        timeout: args.timeout,
+        timeout: args.timeout.unwrap_or(Duration::MAX),
+        reading: Semaphore::new(READING_KIB as usize),
     };
     let started = Instant::now();
     let jobs = stream::iter(args.files).map(|file| {
@@ -66,48 +72,81 @@ pub(super) async fn run(broker: Broker, args: SubmitArgs) -> Result<Exit, Comman
 }
 
 impl Batch {
+    /// Submits one file and waits for its result. Only what concerns all files is an error.
     async fn one(&self, file: &Path) -> Result<Done, CommandError> {
         let name = file.display().to_string();
-        let path = file.to_owned();
-        // Large files on slow disks must not hold up the connection.
-        let read = tokio::task::spawn_blocking(move || fs::read(path)).await;
-        let image = match read.map_err(io::Error::other).flatten() {
-            Ok(image) => image.into(),
-            Err(error) => return Ok(Done::Failed(format!("{name} cannot be read: {error}"))),
-        };
-        let job = Job {
-            image,
-            options: self.options.clone(),
-            metadata: Some(Metadata::text(FILE, &name)),
-        };
+        let id = JobId::random();
         let started = Instant::now();
-        let pending = match self.client.submit(&self.model, &job).await {
-            Ok(pending) => pending,
-            Err(error @ SubmitError::TooLarge { .. }) => {
-                return Ok(Done::Failed(format!("{name}: {error}")));
+        let answered = timeout(self.timeout, async {
+            let pending = self.submit(&id, file, &name).await?;
+            if !self.wait {
+                return Ok(None);
             }
-            Err(error) => return Err(error.into()),
-        };
-        drop(job);
-        let id = pending.id().clone();
-        if !self.wait {
-            return Ok(Done::Submitted(id));
-        }
-        let waited = timeout(
-            self.timeout.unwrap_or(Duration::MAX),
-            self.client.wait(pending),
-        )
-        .await;
-        match waited {
-            Ok(received) => Ok(Done::Answered(
-                Box::new(received?.result),
-                started.elapsed(),
-            )),
+            let received = self.client.wait(pending).await;
+            received
+                .map(Some)
+                .map_err(|error| Failed::One(format!("{name}: {error}")))
+        });
+        match answered.await {
+            Ok(Ok(Some(received))) => {
+                Ok(Done::Answered(Box::new(received.result), started.elapsed()))
+            }
+            Ok(Ok(None)) => Ok(Done::Submitted(id)),
+            Ok(Err(Failed::One(why))) => Ok(Done::Failed(why)),
+            Ok(Err(Failed::All(error))) => Err(error.into()),
             Err(_elapsed) => Ok(Done::Failed(format!(
                 "{name}: no result yet; later: segfleet result {id}"
             ))),
         }
     }
+
+    async fn submit(&self, id: &JobId, file: &Path, name: &str) -> Result<Pending, Failed> {
+        let unreadable = |error: io::Error| Failed::One(format!("{name} cannot be read: {error}"));
+        let n_bytes = fs::metadata(file).map_err(unreadable)?.len();
+        let limit_bytes = self.client.job_limit_bytes();
+        if n_bytes > limit_bytes as u64 {
+            let why = format!(
+                "{name} has {n_bytes} bytes, this broker takes at most {limit_bytes} in one message"
+            );
+            return Err(Failed::One(why));
+        }
+        let n_kib = u32::try_from(n_bytes / 1024 + 1)
+            .unwrap_or(READING_KIB)
+            .min(READING_KIB);
+        let _room = self
+            .reading
+            .acquire_many(n_kib)
+            .await
+            .expect("the semaphore is never closed");
+        let path = file.to_owned();
+        // Slow disks must not hold up the connection.
+        let read = tokio::task::spawn_blocking(move || fs::read(path)).await;
+        let image = read
+            .map_err(io::Error::other)
+            .flatten()
+            .map_err(unreadable)?
+            .into();
+        let job = Job {
+            image,
+            options: self.options.clone(),
+            metadata: Some(Metadata::text(FILE, name)),
+        };
+        let submitted = self.client.submit_as(id.clone(), &self.model, &job).await;
+        submitted.map_err(|error| match error {
+            SubmitError::UnknownModel { .. } | SubmitError::NotSetUp(_) => Failed::All(error),
+            SubmitError::TooLarge { .. } | SubmitError::Unavailable { .. } => {
+                Failed::One(format!("{name}: {error}"))
+            }
+        })
+    }
+}
+
+/// Why a file was not submitted or not answered.
+enum Failed {
+    /// It concerns this file alone.
+    One(String),
+    /// The others would fare no better.
+    All(SubmitError),
 }
 
 /// Prints and counts.

@@ -179,14 +179,32 @@ fn a_file_too_large_for_a_message_is_named_and_the_others_go_on() {
     assert_eq!(done.status.code(), Some(1));
     let complaint = stderr(&done);
     assert!(
-        complaint.contains("large.bmp: the job has 84"),
+        complaint.contains("large.bmp has 8400000 bytes"),
         "{complaint}"
     );
     assert!(
-        complaint.contains("this broker takes at most 8323072 in one message"),
+        complaint.contains("this broker takes at most 8322048 in one message"),
         "{complaint}"
     );
     assert_eq!(stdout(&done).lines().count(), 2);
+}
+
+#[test]
+fn what_nobody_waits_for_is_told_with_its_id() {
+    let fleet = Fleet::start();
+    let done = fleet.segfleet(&["submit", "--timeout", "1s", &sample("horse.png")]);
+    assert_eq!(done.status.code(), Some(1));
+    let complaint = stderr(&done);
+    let id = complaint
+        .split("later: segfleet result ")
+        .nth(1)
+        .and_then(|rest| rest.lines().next());
+    let result = fleet.segfleet(&["result", id.expect("the job's id")]);
+    assert!(
+        stderr(&result).contains("has no result: it is queued or running"),
+        "{}",
+        stderr(&result)
+    );
 }
 
 #[test]

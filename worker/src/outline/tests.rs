@@ -10,6 +10,7 @@ const EIGHT: OutlineOptions = OutlineOptions {
     connectivity: Connectivity::Eight,
     min_area_px: 1,
     max_objects: usize::MAX,
+    max_vertices: usize::MAX,
 };
 const FOUR: OutlineOptions = OutlineOptions {
     connectivity: Connectivity::Four,
@@ -131,6 +132,19 @@ fn small_objects_are_left_out_and_too_many_are_refused() {
     .expect_err("three");
     let expected = "3 objects of at least 1 px were found, the limit is 2; raise min_area_px";
     assert_eq!(error.to_string(), expected);
+}
+
+#[test]
+fn outlines_too_long_are_refused() {
+    let options = OutlineOptions {
+        max_vertices: 11,
+        ..EIGHT
+    };
+    let error = outline(&mask(&["#.#.#"]), &options).expect_err("twelve corners");
+    assert_eq!(
+        error.to_string(),
+        "the outlines have more than 11 vertices; raise min_area_px"
+    );
 }
 
 /// Fills the polygons by the even-odd rule, pixel centre by pixel centre.

@@ -4,31 +4,50 @@ use std::collections::HashMap;
 
 use segfleet_common::polygon::{Point, Polygon, Ring, Winding};
 
-use super::{BACKGROUND, Group, Parts, pixels};
+use super::{OutlineError, Parts, pixels};
 
 impl Parts {
-    /// The polygon of each part in one of the groups; `None` for other parts.
-    pub(super) fn trace(&self, groups: &[Group]) -> Vec<Option<Polygon>> {
-        let mut wanted = vec![false; self.n_parts];
-        groups
-            .iter()
-            .flat_map(|group| &group.parts)
-            .for_each(|&part| wanted[part] = true);
-        let mut rings: Vec<Vec<Ring>> = vec![Vec::new(); self.n_parts];
+    /// The polygon of each part that belongs to an object, with the part's index, in ascending order.
+    pub(super) fn trace(
+        &self,
+        object_of: &[Option<u32>],
+        max_vertices: usize,
+    ) -> Result<Vec<(usize, Polygon)>, OutlineError> {
+        let mut rings: Vec<(usize, Ring)> = Vec::new();
+        let mut n_vertices = 0;
         // Every closed walk has an edge above some pixel, walked once; the first in reading order starts it.
         let mut walked = vec![false; self.labels.len()];
-        for (pixel, &label) in self.labels.iter().enumerate() {
-            let starts = label != BACKGROUND && wanted[label as usize - 1] && !walked[pixel];
-            if starts
-                && pixel
-                    .checked_sub(self.width)
-                    .is_none_or(|above| self.labels[above] != label)
-            {
-                let corners = self.walk(pixel, &mut walked);
-                rings[label as usize - 1].extend(split(corners).into_iter().map(into_ring));
+        for (pixel, part) in self.foreground() {
+            let above = pixel.checked_sub(self.width);
+            let has_edge_above = above.is_none_or(|above| self.labels[above] != self.labels[pixel]);
+            if !has_edge_above || walked[pixel] || object_of[part].is_none() {
+                continue;
+            }
+            let corners = self.walk(pixel, &mut walked);
+            n_vertices += corners.len();
+            if n_vertices > max_vertices {
+                return Err(OutlineError::TooManyVertices {
+                    limit: max_vertices,
+                });
+            }
+            rings.extend(
+                split(corners)
+                    .into_iter()
+                    .map(|corners| (part, into_ring(corners))),
+            );
+        }
+        rings.sort_by_key(|(part, _)| *part);
+        let mut by_part: Vec<(usize, Vec<Ring>)> = Vec::new();
+        for (part, ring) in rings {
+            match by_part.last_mut() {
+                Some((last, rings)) if *last == part => rings.push(ring),
+                _ => by_part.push((part, vec![ring])),
             }
         }
-        rings.into_iter().map(into_polygon).collect()
+        Ok(by_part
+            .into_iter()
+            .map(|(part, rings)| (part, into_polygon(rings)))
+            .collect())
     }
 
     /// Walks along pixel edges with the part on the right hand, from the top left corner of `first`
@@ -183,15 +202,15 @@ fn into_ring(mut corners: Vec<Point>) -> Ring {
 }
 
 /// The polygon of one part's rings: its one clockwise ring and the others as holes, in reading order.
-fn into_polygon(rings: Vec<Ring>) -> Option<Polygon> {
+fn into_polygon(rings: Vec<Ring>) -> Polygon {
     let (mut exteriors, mut holes): (Vec<Ring>, Vec<Ring>) = rings
         .into_iter()
         .partition(|ring| ring.winding() == Winding::Clockwise);
-    let exterior = exteriors.pop()?;
+    let exterior = exteriors.pop().expect("a part has an outer border");
     assert!(
         exteriors.is_empty(),
         "a 4-connected part has one outer border"
     );
     holes.sort_by_key(|hole| reading_order(&hole.vertices()[0]));
-    Some(Polygon::new(exterior, holes).expect("the rings were told apart by their winding"))
+    Polygon::new(exterior, holes).expect("the rings were told apart by their winding")
 }

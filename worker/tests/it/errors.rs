@@ -115,8 +115,13 @@ async fn what_is_wrong_with_the_image() {
     let mut damaged = png(40, 40);
     let middle = damaged.len() / 2;
     damaged.truncate(middle);
+    let jpeg = encode(&DynamicImage::new_luma8(64, 64), ImageFormat::Jpeg);
     let cases = [
         ("image_unreadable: ", JobMessage::image(&damaged)),
+        (
+            "image_unreadable: the JPEG is cut off",
+            JobMessage::image(&jpeg[..jpeg.len() - 20]),
+        ),
         (
             "image_unreadable: ",
             JobMessage::image(b"\x89PNG\r\n\x1a\n"),
@@ -163,10 +168,15 @@ async fn what_is_wrong_with_the_answer() {
         let image = Value::Binary(chessboard(side_px));
         JobMessage::map(&[("v", 1.into()), ("image", image), ("options", options)])
     };
+    let joined = |side_px| JobMessage::image(&chessboard(side_px));
     let cases = [
         (
             "too_many_objects: 125000 objects of at least 1 px were found, the limit is 100000",
             objects(500),
+        ),
+        (
+            "result_too_large: the outlines have more than 3000000 vertices; raise min_area_px",
+            joined(1300),
         ),
         (
             "result_too_large: the result has ",
@@ -186,6 +196,26 @@ async fn a_job_id_that_is_no_token_is_answered_under_that_id() {
     let expected =
         "bad_message: job id \"a:b\" must be 1 to 64 characters of A-Z, a-z, 0-9, '_' and '-'";
     assert_eq!(ending(&result), expected);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn metadata_is_echoed_whatever_happens() {
+    let fleet = Fleet::start(&["threshold"], Settings::default()).await;
+    let worker = fleet.work("threshold");
+    let mine = Value::Map(vec![("mine".into(), "kept".into())]);
+    let no_image = JobMessage::map(&[("v", 1.into()), ("metadata", mine.clone())]);
+    let expired =
+        with(&[("metadata", mine.clone())]).header("Segment-Deadline", "2020-01-01T00:00:00Z");
+    let good = with(&[("metadata", mine)]);
+    for (job, message) in [("j1", no_image), ("j2", expired), ("j3", good)] {
+        let result = fleet.ask("threshold", job, message).await;
+        let echoed = result
+            .metadata
+            .as_ref()
+            .and_then(|metadata| metadata.find_text("mine"));
+        assert_eq!(echoed, Some("kept"), "{}", ending(&result));
+    }
     worker.stop().await;
 }
 

@@ -106,8 +106,48 @@ async fn claimed_lengths_and_deep_nesting_are_answered() {
             vec![0xc0; 4_000_000],
         ]
         .concat(),
+        [
+            b"\x81\xa1v\xdd\x00\x3d\x09\x00".to_vec(),
+            vec![0xc0; 4_000_000],
+        ]
+        .concat(),
         vec![0xff; 8_000_000],
         vec![0x00; 1],
     ];
     answered(payloads).await;
+}
+
+#[tokio::test]
+async fn ids_that_no_token_may_be_are_answered_or_dropped() {
+    let fleet = Fleet::start(&["threshold"], Settings::default()).await;
+    let worker = fleet.work("threshold");
+    let longest = "x".repeat(512);
+    for id in ["a*b", "a>b", "ä", "a:b", &longest] {
+        let result = fleet.ask("threshold", id, JobMessage::raw(good())).await;
+        assert!(
+            ending(&result).starts_with("bad_message: job id"),
+            "{}",
+            ending(&result)
+        );
+    }
+    // Nobody could be told: the broker closes connections over lines this long.
+    let too_long = "x".repeat(4000);
+    fleet
+        .client()
+        .publish(
+            format!("segment.jobs.public.threshold.{too_long}"),
+            "".into(),
+        )
+        .await
+        .expect("sent");
+    assert_eq!(
+        ending(
+            &fleet
+                .ask("threshold", "next", JobMessage::raw(good()))
+                .await
+        ),
+        "ok 0"
+    );
+    fleet.until_idle().await;
+    worker.stop().await;
 }
