@@ -57,6 +57,8 @@ start_fleet() {
 
 # Stops the workers, which finish what they have and tell the broker; then the broker.
 stop_fleet() {
+    # A second Ctrl-C must not leave the half of it running.
+    trap '' INT TERM
     local process
     for process in "${workers[@]}" $broker; do
         kill "$process" 2>/dev/null || true

@@ -1,9 +1,9 @@
 //! Everything that touches pixels, and the worker around it.
 //!
 //! Read in this order: one job as a straight line ([`process`]: [`decode`], [`segment`], [`outline`] over a
-//! [`mask`]), then how jobs come and go: [`run()`] binds sources, `consume` takes what `pull` asks for, `delivery` owns one message
-//! and its lease, `serve` takes a delivery from arrival to settlement by the table in `settle`, and `pool` is
-//! where pixels are computed.
+//! [`mask`]), then how jobs come and go: [`run()`] binds sources, `consume` takes what `pull` asks for,
+//! `delivery` owns one message and its lease, `serve` takes it from arrival to settlement by the table in
+//! `settle`, `settler` carries that out, and `pool` is where pixels are computed.
 
 pub mod config;
 pub mod decode;
@@ -13,7 +13,6 @@ pub mod outline;
 pub mod process;
 pub mod segment;
 
-mod conclude;
 mod consume;
 mod delivery;
 mod gate;
@@ -22,6 +21,7 @@ mod pull;
 mod run;
 mod serve;
 mod settle;
+mod settler;
 mod writer;
 
 pub use run::{RunError, RunReport, run};

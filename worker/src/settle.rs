@@ -1,6 +1,6 @@
 //! How a delivery is settled: one pure function of how it ended, its attempt and the limits.
 //!
-//! This is the settlement table of the contract and nothing else. Carrying it out is [`crate::conclude`]'s part.
+//! This is the settlement table of the contract and nothing else. Carrying it out is [`crate::settler`]'s part.
 
 use std::time::Duration;
 

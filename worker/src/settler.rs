@@ -1,25 +1,28 @@
-//! Carrying out a settlement: [`Desk::conclude`].
+//! [`Settler`]: carries out what was decided about one delivery.
 //!
 //! First the result is stored, then the dead letter, and only then the job leaves the queue, so a crash
 //! between any two steps loses nothing. While the broker cannot store, the job is kept under its lease.
+//! Decides nothing: that is [`crate::settle`]'s part.
 
 use std::time::Duration;
 
 use async_nats::HeaderMap;
 use segfleet_common::{
-    broker::{First, Message, PublishError},
-    result::{ErrorCode, JobError, Outcome},
+    broker::{FetchError, First, Message, PublishError},
+    result::{ErrorCode, JobError, Outcome, Stage},
     retry::{Backoff, jittered},
-    subject::{self, header},
+    subject::{self, Tenant, header},
+    wire::{self, ResultFormat},
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::{select, time::sleep};
 
 use crate::{
     delivery::Delivery,
-    serve::{Answered, Desk, LONGEST_RETRY},
+    process::{Draft, Input},
+    serve::{LONGEST_RETRY, Source, Worker},
     settle::Settlement,
-    writer::Answer,
+    writer::{Answer, ResultWriter},
 };
 
 /// How often a result that exists is looked for before its job goes back: about half a minute.
@@ -44,30 +47,116 @@ enum Published {
     Drained,
 }
 
-impl Desk<'_> {
+/// A job that has a stored result.
+pub(crate) struct Answered {
+    /// The error that the fleet gave up with: a dead letter belongs to it.
+    pub(crate) given_up: Option<JobError>,
+}
+
+/// Knows how to answer one delivery and how to take it off the queue.
+pub(crate) struct Settler<'a> {
+    worker: &'a Worker,
+    tenant: &'a Tenant,
+    /// Writes this delivery's result.
+    pub(crate) writer: ResultWriter,
+    /// The job as it came.
+    pub(crate) input: Input,
+    /// What the result says of the time before this worker had the job.
+    pub(crate) draft: Draft,
+}
+
+impl<'a> Settler<'a> {
+    pub(crate) fn new(worker: &'a Worker, source: &'a Source, delivery: &Delivery) -> Self {
+        let writer = ResultWriter {
+            id: delivery.address.job.clone(),
+            tenant: source.tenant.clone(),
+            model: source.segmenter.info().clone(),
+            attempt: delivery.attempt,
+            worker: worker.name.clone(),
+            trace_id: delivery.trace_id(),
+            format: ResultFormat::accepted(delivery.header(header::ACCEPT)),
+            limit_bytes: worker.broker.inline_limit_bytes(),
+        };
+        // The broker's clock and this machine's may differ by more than a short wait.
+        let waited = delivery.received_at - delivery.queued_at;
+        let waited = Duration::try_from(waited).unwrap_or(Duration::ZERO);
+        let draft = Draft {
+            timings: [(Stage::Queue, waited)].into(),
+            ..Draft::default()
+        };
+        Self {
+            worker,
+            tenant: &source.tenant,
+            writer,
+            input: input(delivery),
+            draft,
+        }
+    }
+
+    /// Writes a result that no work led to.
+    pub(crate) fn write(&self, outcome: Outcome) -> Answer {
+        let metadata = wire::read_metadata(&self.input.message());
+        self.writer.write(
+            Draft {
+                metadata,
+                ..self.draft.clone()
+            },
+            outcome,
+        )
+    }
+
+    /// What the job's stored result says, if it has one.
+    pub(crate) async fn find_answer(
+        &self,
+        delivery: &Delivery,
+    ) -> Result<Option<Answered>, FetchError> {
+        let job = &delivery.address.job;
+        let Some(stored) = self.worker.broker.stored_result(self.tenant, job).await? else {
+            return Ok(None);
+        };
+        let result = wire::read_result(stored.content_type(), &stored.payload);
+        let given_up = match result.map(|result| result.outcome) {
+            Ok(Outcome::Error(error)) if error.code.is_given_up() => Some(error),
+            Ok(Outcome::Error(_) | Outcome::Ok(_) | Outcome::Expired | Outcome::Cancelled) => None,
+            Err(error) => {
+                // Somebody else's writing; it was delivered, so it is the answer.
+                tracing::warn!(job.id = %job, %error, "the stored result cannot be read");
+                None
+            }
+        };
+        Ok(Some(Answered { given_up }))
+    }
+
     /// Does what was decided, in the order that loses nothing.
-    pub(crate) async fn conclude(&self, settlement: Settlement, delivery: Delivery) {
+    pub(crate) async fn carry_out(&self, settlement: Settlement, delivery: Delivery) {
         log(&settlement, &delivery);
         match settlement {
-            Settlement::Answer(answer) => match self.store(answer, &delivery).await {
-                Stored::First => delivery.ack().await,
-                Stored::Exists => self.close_answered(delivery).await,
-                Stored::Drained => delivery.nak(Duration::ZERO).await,
-                Stored::Impossible => delivery.nak(jittered(LONGEST_RETRY)).await,
-            },
+            Settlement::Answer(answer) => self.answer(answer, None, delivery).await,
             Settlement::GiveUp(error) => {
                 let answer = self.write(Outcome::Error(error.clone()));
-                match self.store(answer, &delivery).await {
-                    Stored::First => self.bury(&error, delivery).await,
-                    Stored::Exists => self.close_answered(delivery).await,
-                    Stored::Drained => delivery.nak(Duration::ZERO).await,
-                    Stored::Impossible => delivery.nak(jittered(LONGEST_RETRY)).await,
-                }
+                self.answer(answer, Some(error), delivery).await;
             }
-            Settlement::Close => delivery.ack().await,
-            Settlement::Bury(error) => self.bury(&error, delivery).await,
+            Settlement::Close => self.close(None, delivery).await,
+            Settlement::Bury(error) => self.close(Some(error), delivery).await,
             Settlement::Retry(delay, _) => delivery.nak(jittered(delay)).await,
             Settlement::Return => delivery.nak(Duration::ZERO).await,
+        }
+    }
+
+    async fn answer(&self, answer: Answer, given_up: Option<JobError>, delivery: Delivery) {
+        match self.store(answer, &delivery).await {
+            Stored::First => self.close(given_up, delivery).await,
+            Stored::Exists => self.close_answered(delivery).await,
+            Stored::Drained => delivery.nak(Duration::ZERO).await,
+            Stored::Impossible => delivery.nak(jittered(LONGEST_RETRY)).await,
+        }
+    }
+
+    /// Takes an answered job off the queue; one that was given up on leaves a dead letter.
+    async fn close(&self, given_up: Option<JobError>, delivery: Delivery) {
+        match given_up {
+            None => delivery.ack().await,
+            Some(error) => self.bury(&error, delivery).await,
         }
     }
 
@@ -77,10 +166,7 @@ impl Desk<'_> {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         for _ in 0..LOOKS_FOR_ANSWER {
             match self.find_answer(&delivery).await {
-                Ok(Some(Answered { given_up: None })) => return delivery.ack().await,
-                Ok(Some(Answered {
-                    given_up: Some(error),
-                })) => return self.bury(&error, delivery).await,
+                Ok(Some(Answered { given_up })) => return self.close(given_up, delivery).await,
                 Ok(None) => {}
                 Err(error) => {
                     tracing::debug!(job.id = %delivery.address.job, %error, "looking again")
@@ -120,7 +206,7 @@ impl Desk<'_> {
     }
 
     async fn publish_answer(&self, answer: Answer, delivery: &Delivery) -> Published {
-        let subject = subject::result(&self.source.tenant, &delivery.address.job);
+        let subject = subject::result(self.tenant, &delivery.address.job);
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, answer.format.content_type());
         self.publish(
@@ -210,6 +296,15 @@ impl Desk<'_> {
                 () = sleep(backoff.next_delay()) => {}
             }
         }
+    }
+}
+
+fn input(delivery: &Delivery) -> Input {
+    Input {
+        job: delivery.address.job.clone(),
+        payload: delivery.payload.clone(),
+        content_type: delivery.header(header::CONTENT_TYPE).map(str::to_owned),
+        options: delivery.header(header::OPTIONS).map(str::to_owned),
     }
 }
 
