@@ -2,6 +2,7 @@
 
 mod map;
 
+use serde::Deserialize;
 use thiserror::Error;
 
 use self::map::ResultMap;
@@ -133,15 +134,31 @@ pub fn result_to_json(result: &JobResult) -> String {
 pub fn read_result(content_type: Option<&str>, payload: &[u8]) -> Result<JobResult, ReadError> {
     match ResultFormat::declared(content_type)? {
         ResultFormat::Msgpack => {
+            check_version(rmp_serde::from_slice(payload)?)?;
             let map: ResultMap<rmpv::Value> = rmp_serde::from_slice(payload)?;
             let metadata = map.metadata.clone();
             map.into_result(metadata)
         }
         ResultFormat::Json => {
+            check_version(serde_json::from_slice(payload)?)?;
             let map: ResultMap<serde_json::Value> = serde_json::from_slice(payload)?;
             let metadata = map.metadata.clone().map(value::from_json);
             map.into_result(metadata)
         }
+    }
+}
+
+/// The one key whose meaning no version changes.
+#[derive(Deserialize)]
+struct Version {
+    v: u64,
+}
+
+/// Looked at first: the rest of another version may have another shape.
+fn check_version(Version { v }: Version) -> Result<(), ReadError> {
+    match v {
+        VERSION => Ok(()),
+        other => Err(ReadError::Version(other)),
     }
 }
 
@@ -269,7 +286,7 @@ mod tests {
 
     #[test]
     fn a_newer_result_is_refused() {
-        let text = r#"{"v":2,"id":"j1","tenant":"public","status":"ok"}"#;
+        let text = r#"{"v":2,"id":7,"outcome":["of another shape"]}"#;
         let error = read_result(Some(JSON), text.as_bytes()).expect_err("a newer version");
         assert_eq!(
             error.to_string(),
