@@ -1,12 +1,18 @@
 //! [`Mask`]: which pixels are foreground.
 
-/// `height` x `width` foreground flags, row by row from the top left.
+/// Pixels of a word.
+const WORD_BITS: usize = u64::BITS as usize;
+
+/// `height` x `width` foreground flags, one bit each.
+///
+/// Rows lie from the top down, each in whole words; the pixel in column `x` is bit `x % 64` of word `x / 64` of
+/// its row. Bits beyond the width are 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mask {
     width_px: u32,
     height_px: u32,
-    /// `width * height` flags.
-    foreground: Vec<bool>,
+    words_per_row: usize,
+    words: Vec<u64>,
 }
 
 impl Mask {
@@ -16,37 +22,62 @@ impl Mask {
     /// use segfleet_worker::mask::Mask;
     ///
     /// let mask = Mask::from_fn(3, 2, |x, y| x == 2 && y == 0);
-    /// assert_eq!(mask.foreground(), [false, false, true, false, false, false]);
+    /// assert_eq!(mask.rows().collect::<Vec<_>>(), [[0b100], [0b000]]);
     /// ```
     pub fn from_fn(
         width_px: u32,
         height_px: u32,
-        is_foreground: impl Fn(u32, u32) -> bool,
+        mut is_foreground: impl FnMut(u32, u32) -> bool,
     ) -> Self {
-        let pixels = (0..height_px).flat_map(|y| (0..width_px).map(move |x| (x, y)));
-        let foreground = pixels.map(|(x, y)| is_foreground(x, y)).collect();
-        Self {
-            width_px,
-            height_px,
-            foreground,
+        let mut mask = Self::background(width_px, height_px);
+        for y in 0..height_px {
+            for x in (0..width_px).filter(|&x| is_foreground(x, y)) {
+                let word = y as usize * mask.words_per_row + x as usize / WORD_BITS;
+                mask.words[word] |= 1 << (x as usize % WORD_BITS);
+            }
         }
+        mask
     }
 
-    /// Takes flags that exist already.
+    /// Makes a mask of one value per pixel, row by row, foreground where `is_foreground(value)` says so.
     ///
     /// # Panics
-    /// When there are not `width * height` of them.
-    #[must_use]
-    pub fn from_flags(width_px: u32, height_px: u32, foreground: Vec<bool>) -> Self {
+    /// When there are not `width * height` values.
+    pub fn from_values<T: Copy>(
+        width_px: u32,
+        height_px: u32,
+        values: &[T],
+        is_foreground: impl Fn(T) -> bool,
+    ) -> Self {
         assert_eq!(
-            foreground.len(),
+            values.len(),
             width_px as usize * height_px as usize,
-            "one flag per pixel"
+            "one value per pixel"
         );
+        let mut mask = Self::background(width_px, height_px);
+        if values.is_empty() {
+            return mask;
+        }
+        let rows = values.chunks_exact(width_px as usize);
+        for (row, words) in rows.zip(mask.words.chunks_exact_mut(mask.words_per_row)) {
+            for (values, word) in row.chunks(WORD_BITS).zip(words) {
+                let bits = values
+                    .iter()
+                    .enumerate()
+                    .map(|(bit, value)| u64::from(is_foreground(*value)) << bit);
+                *word = bits.fold(0, |word, bit| word | bit);
+            }
+        }
+        mask
+    }
+
+    fn background(width_px: u32, height_px: u32) -> Self {
+        let words_per_row = (width_px as usize).div_ceil(WORD_BITS);
         Self {
             width_px,
             height_px,
-            foreground,
+            words_per_row,
+            words: vec![0; words_per_row * height_px as usize],
         }
     }
 
@@ -62,9 +93,42 @@ impl Mask {
         self.height_px
     }
 
-    /// The flags, row by row.
+    /// The words of each row, from the top down.
+    pub fn rows(&self) -> impl Iterator<Item = &[u64]> {
+        self.words.chunks_exact(self.words_per_row.max(1))
+    }
+
+    /// Number of foreground pixels.
     #[must_use]
-    pub fn foreground(&self) -> &[bool] {
-        &self.foreground
+    pub fn area_px(&self) -> u64 {
+        self.words
+            .iter()
+            .map(|word| u64::from(word.count_ones()))
+            .sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ways_of_making_a_mask_agree_across_words() {
+        for width in [1, 63, 64, 65, 130] {
+            let is_foreground = |x: u32, y: u32| (x * 7 + y * 3) % 5 < 2;
+            let values: Vec<bool> = (0..3)
+                .flat_map(|y| (0..width).map(move |x| is_foreground(x, y)))
+                .collect();
+            let mask = Mask::from_values(width, 3, &values, |value| value);
+            assert_eq!(mask, Mask::from_fn(width, 3, is_foreground), "{width}");
+            assert_eq!(
+                mask.area_px(),
+                values.iter().filter(|value| **value).count() as u64
+            );
+        }
+        assert_eq!(
+            Mask::from_values(0, 3, &[], |value: bool| value).area_px(),
+            0
+        );
     }
 }

@@ -85,7 +85,9 @@ impl From<SegmentError> for Failure {
 impl From<OutlineError> for Failure {
     fn from(error: OutlineError) -> Self {
         let code = match error {
-            OutlineError::TooManyObjects { .. } => ErrorCode::TooManyObjects,
+            OutlineError::TooManyObjects { .. } | OutlineError::TooManyCorners { .. } => {
+                ErrorCode::TooManyObjects
+            }
             OutlineError::TooManyVertices { .. } => ErrorCode::ResultTooLarge,
         };
         Self::Client(JobError::new(code, error.to_string()))

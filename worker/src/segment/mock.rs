@@ -83,11 +83,7 @@ mod tests {
     #[test]
     fn even_the_smallest_image_has_its_square() {
         for (width, height) in [(1, 1), (1, 9), (7, 2)] {
-            let n_pixels = square("a", width, height)
-                .foreground()
-                .iter()
-                .filter(|flag| **flag)
-                .count();
+            let n_pixels = square("a", width, height).area_px();
             assert_eq!(n_pixels, 1, "{width}x{height}");
         }
     }

@@ -79,11 +79,9 @@ fn binarise(grey: &GrayImage) -> Mask {
     let n_dark: u64 = histogram[..=usize::from(split)].iter().sum();
     let n_light: u64 = histogram.iter().sum::<u64>() - n_dark;
     let light_wins = n_light <= n_dark;
-    let flags = grey
-        .iter()
-        .map(|&level| (level > split) == light_wins)
-        .collect();
-    Mask::from_flags(grey.width(), grey.height(), flags)
+    Mask::from_values(grey.width(), grey.height(), grey, |level| {
+        (level > split) == light_wins
+    })
 }
 
 /// The last level of the dark half, so that the variance between the halves is largest; `None` for an image
@@ -124,31 +122,29 @@ mod tests {
 
     use super::*;
 
-    /// Grey levels by letter: `.` 20, `:` 30, `o` 200, `#` 220.
-    fn flags(rows: &[&str]) -> Vec<bool> {
+    /// Grey levels by letter: `.` 20, `:` 30, `o` 200, `#` 220. Gives the columns of the foreground.
+    fn columns(row: &str) -> Vec<u32> {
         let level = |byte: u8| match byte {
             b'.' => 20,
             b':' => 30,
             b'o' => 200,
             _ => 220,
         };
-        let side = |length: usize| u32::try_from(length).expect("a small image");
-        let (width, height) = (side(rows[0].len()), side(rows.len()));
-        let image = GrayImage::from_fn(width, height, |x, y| {
-            Luma([level(rows[y as usize].as_bytes()[x as usize])])
-        });
-        binarise(&image).foreground().to_vec()
+        let levels: Vec<u8> = row.bytes().map(level).collect();
+        let width = u32::try_from(levels.len()).expect("a short row");
+        let mask = binarise(&GrayImage::from_raw(width, 1, levels).expect("one byte per pixel"));
+        let words: Vec<u64> = mask.rows().flatten().copied().collect();
+        (0..width)
+            .filter(|column| words[0] >> column & 1 == 1)
+            .collect()
     }
 
     #[test]
     fn the_rarer_half_is_the_objects() {
-        assert_eq!(flags(&[".:#.:o"]), [false, false, true, false, false, true]);
-        assert_eq!(
-            flags(&["#o.#o#"]),
-            [false, false, true, false, false, false]
-        );
-        assert_eq!(flags(&[".#"]), [false, true], "light wins a tie");
-        assert_eq!(flags(&["..."]), [false; 3], "one level has no objects");
+        assert_eq!(columns(".:#.:o"), [2, 5]);
+        assert_eq!(columns("#o.#o#"), [2]);
+        assert_eq!(columns(".#"), [1], "light wins a tie");
+        assert!(columns("...").is_empty(), "one level has no objects");
     }
 
     #[test]
