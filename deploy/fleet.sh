@@ -5,10 +5,12 @@
 # shellcheck shell=bash
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-bin="${CARGO_TARGET_DIR:-$root/target}/release"
+bin="$root/target/release"
 folder=
 broker=
 workers=()
+# A fleet of its own, whatever the user's is.
+unset NATS_URL NATS_CREDS NATS_NKEY NATS_CA NATS_CERT NATS_KEY "${!SEGFLEET_@}"
 
 # Runs a command in a session of its own, so that Ctrl-C reaches the script alone, which then stops them in
 # order.
@@ -21,11 +23,12 @@ in_background() {
 # Prints the port that the broker with this process id writes once it listens.
 port_of() {
     local ports="$folder/broker/nats-server_$1.ports"
-    for _ in $(seq 200); do
+    for _ in $(seq 600); do
         if [ -s "$ports" ]; then
             sed -n 's|.*nats://127\.0\.0\.1:\([0-9]*\).*|\1|p' "$ports" | head -n 1
             return
         fi
+        kill -0 "$1" 2>/dev/null || break
         sleep 0.05
     done
     echo "the broker did not start; its log:" >&2
@@ -38,7 +41,8 @@ port_of() {
 start_fleet() {
     local server port
     server=$("$root/deploy/nats/find-server")
-    cargo build --release --quiet --manifest-path "$root/Cargo.toml"
+    [ -x "$bin/segfleet-worker" ] || echo "building; the first time takes some minutes" >&2
+    cargo build --release --quiet --manifest-path "$root/Cargo.toml" --target-dir "$root/target"
     folder=$(mktemp -d "${TMPDIR:-/tmp}/segfleet.XXXXXX")
     mkdir "$folder/broker" "$folder/results"
     in_background "$folder/broker/server.log" "$server" -c "$root/deploy/nats/development.conf" \
@@ -55,15 +59,23 @@ start_fleet() {
     done
 }
 
+# Waits until none of these processes is left; after 40 seconds, longer than a drain, kills what is.
+end_of() {
+    local process
+    for process in "$@"; do
+        timeout 40 tail --pid="$process" -f /dev/null || kill -9 "$process" 2>/dev/null || true
+        wait "$process" 2>/dev/null || true
+    done
+}
+
 # Stops the workers, which finish what they have and tell the broker; then the broker.
 stop_fleet() {
     # A second Ctrl-C must not leave the half of it running.
     trap '' INT TERM
-    local process
-    for process in "${workers[@]}" $broker; do
-        kill "$process" 2>/dev/null || true
-        wait "$process" 2>/dev/null || true
-    done
+    [ ${#workers[@]} -eq 0 ] || kill "${workers[@]}" 2>/dev/null || true
+    end_of "${workers[@]}"
+    [ -z "$broker" ] || kill "$broker" 2>/dev/null || true
+    end_of $broker
     [ -z "$folder" ] || rm -rf "$folder/broker"
     # Stays when there are results.
     [ -z "$folder" ] || rmdir "$folder/results" "$folder" 2>/dev/null || true

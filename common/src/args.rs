@@ -1,5 +1,7 @@
 //! Command-line arguments that more than one command takes.
 
+use std::time::Duration;
+
 use clap::Args;
 
 use crate::job::{Connectivity, Options};
@@ -38,5 +40,77 @@ fn parse_connectivity(text: &str) -> Result<Connectivity, String> {
         "4" => Ok(Connectivity::Four),
         "8" => Ok(Connectivity::Eight),
         other => Err(format!("{other:?} must be 4 or 8")),
+    }
+}
+
+/// Reads a time such as `30s`, `5m`, `24h` or `14d`.
+///
+/// # Errors
+/// What it must be, for anything else and for zero.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} must be a time above zero such as 30s, 5m, 24h or 14d");
+    let (number, unit_s) =
+        split_unit(text, &[("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)]).ok_or_else(wrong)?;
+    let seconds = number.checked_mul(unit_s).filter(|&seconds| seconds > 0);
+    // The broker counts nanoseconds in 63 bits.
+    let seconds = seconds.filter(|&seconds| seconds < i64::MAX as u64 / 1_000_000_000);
+    seconds.map(Duration::from_secs).ok_or_else(wrong)
+}
+
+/// Reads a size such as `500MiB` or `4GiB`, in bytes.
+///
+/// # Errors
+/// What it must be, for anything else and for zero.
+pub fn parse_bytes(text: &str) -> Result<i64, String> {
+    let wrong = || {
+        format!("{text:?} must be a size above zero such as 1000000, 512KiB, 500MiB, 4GiB or 1TiB")
+    };
+    let units = [
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("TiB", 1 << 40),
+        ("", 1),
+    ];
+    let (number, unit_bytes) = split_unit(text, &units).ok_or_else(wrong)?;
+    let n_bytes = number
+        .checked_mul(unit_bytes)
+        .filter(|&n_bytes| n_bytes > 0);
+    n_bytes
+        .and_then(|n_bytes| i64::try_from(n_bytes).ok())
+        .ok_or_else(wrong)
+}
+
+/// The number before the first of the units that fits, and the unit's worth.
+fn split_unit(text: &str, units: &[(&str, u64)]) -> Option<(u64, u64)> {
+    let number =
+        |&(unit, worth): &(&str, u64)| Some((text.strip_suffix(unit)?.trim().parse().ok()?, worth));
+    units.iter().find_map(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_sizes_have_units() {
+        assert_eq!(parse_duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_duration("14d"), Ok(Duration::from_secs(14 * 86_400)));
+        for bad in [
+            "",
+            "0s",
+            "1",
+            "-1s",
+            "1.5h",
+            "99999999999999999999d",
+            "300000000000s",
+        ] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+        assert_eq!(parse_bytes("4GiB"), Ok(4 << 30));
+        assert_eq!(parse_bytes("1000"), Ok(1000));
+        for bad in ["", "0", "4GB", "-1", "9999999TiB"] {
+            assert!(parse_bytes(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -20,8 +20,3 @@ pub mod broker;
 pub mod retry;
 pub mod shutdown;
 pub mod telemetry;
-
-/// The readers in this member's `README.md` compile.
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;

@@ -4,13 +4,13 @@ use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use segfleet_common::{
-    args::OptionArgs,
+    args::{OptionArgs, parse_bytes, parse_duration},
     broker::{ConnectArgs, Settings},
-    subject::{BUILT_IN_MODELS, JobId, ModelName, Tenant},
+    subject::{JobId, ModelName, Tenant},
     telemetry::LogArgs,
 };
 
-/// Sends images to a Segfleet and gets the outlines of the objects in them.
+/// Sends images to a fleet of segmentation workers over NATS and gets the outlines of the objects in them.
 ///
 /// First time: `segfleet setup` prepares the broker, `segfleet-worker run --model threshold` starts a worker,
 /// `segfleet submit photo.jpg` sends a photograph.
@@ -34,20 +34,24 @@ pub struct Args {
 /// What the command does.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Create or update the broker's streams and consumers; run it again to change them or to add models
+    /// Create or update the broker's streams and consumers
+    ///
+    /// Run it again to change a setting or to add a model: what is not given keeps its value.
     Setup(SetupArgs),
     /// Send images and wait for their results
     Submit(SubmitArgs),
     /// Show the result of a job submitted before
     Result(ResultArgs),
     /// Show what the streams hold and what the workers are doing
+    ///
+    /// PENDING are jobs that nobody has taken, IN FLIGHT those in work, WAITING PULLS idle workers.
     Status(TenantArgs),
 }
 
 /// Whose jobs.
 #[derive(Debug, Clone, ClapArgs)]
 pub struct TenantArgs {
-    /// Tenant: whose jobs and results
+    /// Name of a separate queue with its own jobs and results; `public` unless your operator made others
     #[arg(
         long,
         env = "SEGFLEET_TENANT",
@@ -60,8 +64,8 @@ pub struct TenantArgs {
 /// Settings of `setup`. What is not given keeps its value, or takes the default where it is new.
 #[derive(Debug, ClapArgs)]
 pub struct SetupArgs {
-    /// Model to take jobs for; may be repeated. Models are only ever added
-    #[arg(long = "model", default_values = BUILT_IN_MODELS, value_name = "NAME")]
+    /// Model to add; may be repeated. Models are only ever added [default: mock and threshold, where there are none]
+    #[arg(long = "model", value_name = "NAME")]
     pub models: Vec<ModelName>,
 
     /// Whose streams.
@@ -76,7 +80,7 @@ pub struct SetupArgs {
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub ack_wait: Option<Duration>,
 
-    /// How often a job is tried (default 5)
+    /// How often a job is tried; one that a stopping worker gives back was tried once (default 5)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub attempts: Option<u32>,
 
@@ -96,11 +100,11 @@ pub struct SetupArgs {
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     pub results_max_bytes: Option<i64>,
 
-    /// How long large images and results are kept (default 16d)
+    /// How long large images and results are kept; reserved, nothing is stored there yet (default 16d)
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub blobs_max_age: Option<Duration>,
 
-    /// Most bytes of large images and results (default 8GiB)
+    /// Most bytes of large images and results; reserved (default 8GiB)
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     pub blobs_max_bytes: Option<i64>,
 
@@ -154,7 +158,7 @@ pub struct SubmitArgs {
     pub tenant: TenantArgs,
 
     /// Print the jobs' ids and leave; `segfleet result JOB` shows a result later
-    #[arg(long, conflicts_with_all = ["out", "timeout"])]
+    #[arg(long, conflicts_with_all = ["out", "format"])]
     pub no_wait: bool,
 
     /// How results are printed, each as it arrives
@@ -169,7 +173,7 @@ pub struct SubmitArgs {
     #[arg(long, default_value = "256", value_name = "N")]
     pub in_flight: NonZeroUsize,
 
-    /// Longest wait for one result; the job goes on, and its result is kept
+    /// Longest time for one file, from sending to result; a job that is queued by then goes on [default: no limit]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub timeout: Option<Duration>,
 
@@ -181,7 +185,7 @@ pub struct SubmitArgs {
 /// Settings of `result`.
 #[derive(Debug, ClapArgs)]
 pub struct ResultArgs {
-    /// The job's id, as `submit` printed it
+    /// The job's id, as `submit --no-wait` prints it and every JSON result has it
     pub job: JobId,
 
     /// Whose job.
@@ -206,45 +210,6 @@ pub enum Format {
     Json,
 }
 
-/// Reads a time such as `30s`, `5m`, `24h` or `14d`.
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} must be a time above zero such as 30s, 5m, 24h or 14d");
-    let (number, unit_s) =
-        split_unit(text, &[("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)]).ok_or_else(wrong)?;
-    let seconds = number.checked_mul(unit_s).filter(|&seconds| seconds > 0);
-    // The broker counts nanoseconds in 63 bits.
-    let seconds = seconds.filter(|&seconds| seconds < i64::MAX as u64 / 1_000_000_000);
-    seconds.map(Duration::from_secs).ok_or_else(wrong)
-}
-
-/// Reads a size such as `500MiB` or `4GiB`.
-fn parse_bytes(text: &str) -> Result<i64, String> {
-    let wrong = || {
-        format!("{text:?} must be a size above zero such as 1000000, 512KiB, 500MiB, 4GiB or 1TiB")
-    };
-    let units = [
-        ("KiB", 1 << 10),
-        ("MiB", 1 << 20),
-        ("GiB", 1 << 30),
-        ("TiB", 1 << 40),
-        ("", 1),
-    ];
-    let (number, unit_bytes) = split_unit(text, &units).ok_or_else(wrong)?;
-    let n_bytes = number
-        .checked_mul(unit_bytes)
-        .filter(|&n_bytes| n_bytes > 0);
-    n_bytes
-        .and_then(|n_bytes| i64::try_from(n_bytes).ok())
-        .ok_or_else(wrong)
-}
-
-/// The number before the first of the units that fits, and the unit's worth.
-fn split_unit(text: &str, units: &[(&str, u64)]) -> Option<(u64, u64)> {
-    let number =
-        |&(unit, worth): &(&str, u64)| Some((text.strip_suffix(unit)?.trim().parse().ok()?, worth));
-    units.iter().find_map(number)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -252,27 +217,5 @@ mod tests {
     #[test]
     fn the_arguments_are_well_formed() {
         <Args as clap::CommandFactory>::command().debug_assert();
-    }
-
-    #[test]
-    fn times_and_sizes_have_units() {
-        assert_eq!(parse_duration("90s"), Ok(Duration::from_secs(90)));
-        assert_eq!(parse_duration("14d"), Ok(Duration::from_secs(14 * 86_400)));
-        for bad in [
-            "",
-            "0s",
-            "1",
-            "-1s",
-            "1.5h",
-            "99999999999999999999d",
-            "300000000000s",
-        ] {
-            assert!(parse_duration(bad).is_err(), "{bad}");
-        }
-        assert_eq!(parse_bytes("4GiB"), Ok(4 << 30));
-        assert_eq!(parse_bytes("1000"), Ok(1000));
-        for bad in ["", "0", "4GB", "-1", "9999999TiB"] {
-            assert!(parse_bytes(bad).is_err(), "{bad}");
-        }
     }
 }

@@ -4,7 +4,7 @@ use std::{num::NonZeroUsize, path::PathBuf, process, sync::Arc, thread, time::Du
 
 use clap::{Parser, Subcommand, ValueEnum};
 use segfleet_common::{
-    args::OptionArgs,
+    args::{OptionArgs, parse_bytes, parse_duration},
     broker::ConnectArgs,
     limits::{self, SOURCES_PER_WORKER},
     subject::{ModelName, Tenant},
@@ -22,10 +22,12 @@ const SLOTS_PER_THREAD: usize = 2;
 /// Longest name of a worker.
 const NAME_BYTES: usize = 200;
 
-/// Segments the images of a Segfleet.
+/// Pulls jobs from NATS JetStream, segments their images and publishes the outlines of all objects.
 ///
-/// Pulls jobs from NATS JetStream, segments, traces the outline of every object and publishes one result for
-/// each job. `segfleet setup` must have been run once; `segfleet submit` sends images.
+/// `segfleet setup` must have been run once; `segfleet submit` sends images.
+///
+/// Exit codes: 0 all is well, 1 an image could not be segmented, a drain gave jobs back or the worker could not
+/// begin, 2 the arguments are wrong, 130 a second signal.
 #[derive(Debug, Parser)]
 #[command(version, name = "segfleet-worker")]
 pub struct Args {
@@ -49,7 +51,7 @@ pub enum Command {
 /// Settings of `run`.
 #[derive(Debug, clap::Args)]
 pub struct RunArgs {
-    /// Model to serve; may be repeated. Built in: mock, threshold
+    /// Model to serve; may be repeated or have commas. Built in: mock, threshold
     #[arg(
         long = "model",
         env = "SEGFLEET_MODELS",
@@ -59,7 +61,7 @@ pub struct RunArgs {
     )]
     pub models: Vec<ModelName>,
 
-    /// Tenant whose jobs to take; may be repeated
+    /// Tenant whose jobs to take; may be repeated or have commas
     #[arg(
         long = "tenant",
         env = "SEGFLEET_TENANTS",
@@ -69,7 +71,7 @@ pub struct RunArgs {
     )]
     pub tenants: Vec<Tenant>,
 
-    /// Jobs of one model held at once [default: twice the threads]
+    /// Jobs of one model and tenant in work at once [default: twice the threads]
     #[arg(long, env = "SEGFLEET_SLOTS", value_name = "N")]
     pub slots: Option<NonZeroUsize>,
 
@@ -81,14 +83,9 @@ pub struct RunArgs {
     #[arg(long, env = "SEGFLEET_WORKER_NAME", value_name = "NAME")]
     pub name: Option<String>,
 
-    /// Seconds that running jobs may take to finish after SIGTERM; what is left goes back to the queue
-    #[arg(
-        long,
-        env = "SEGFLEET_DRAIN_TIMEOUT_S",
-        default_value_t = 25,
-        value_name = "SECONDS"
-    )]
-    pub drain_timeout_s: u64,
+    /// Time that running jobs have to finish after SIGTERM; what is left then goes back to the queue
+    #[arg(long, env = "SEGFLEET_DRAIN_TIMEOUT", default_value = "25s", value_parser = parse_duration, value_name = "TIME")]
+    pub drain_timeout: Duration,
 
     /// How large an image may be.
     #[command(flatten, next_help_heading = "Limits")]
@@ -103,7 +100,8 @@ pub struct RunArgs {
 #[derive(Debug, clap::Args)]
 pub struct LimitArgs {
     /// Longest side of an image, in pixels
-    #[arg(long, env = "SEGFLEET_MAX_SIDE_PX", default_value_t = limits::IMAGE_SIDE_PX, value_name = "PIXELS")]
+    #[arg(long, env = "SEGFLEET_MAX_SIDE_PX", default_value_t = limits::IMAGE_SIDE_PX, value_name = "PIXELS",
+          value_parser = clap::value_parser!(u32).range(1..))]
     pub max_side_px: u32,
 
     /// Most pixels of an image
@@ -111,9 +109,9 @@ pub struct LimitArgs {
           value_parser = clap::value_parser!(u64).range(1..=u64::from(u32::MAX)))]
     pub max_pixels: u64,
 
-    /// Largest image file, in bytes
-    #[arg(long, env = "SEGFLEET_MAX_FILE_BYTES", default_value_t = limits::IMAGE_FILE_BYTES, value_name = "BYTES")]
-    pub max_file_bytes: u64,
+    /// Largest image file
+    #[arg(long, env = "SEGFLEET_MAX_FILE_BYTES", default_value = "64MiB", value_parser = parse_bytes, value_name = "SIZE")]
+    pub max_file_bytes: i64,
 }
 
 impl LimitArgs {
@@ -123,7 +121,7 @@ impl LimitArgs {
         DecodeLimits {
             side_px: self.max_side_px,
             pixels: self.max_pixels,
-            file_bytes: self.max_file_bytes,
+            file_bytes: self.max_file_bytes.unsigned_abs(),
         }
     }
 }
@@ -228,7 +226,7 @@ impl Config {
                 .slots
                 .map_or(n_threads * SLOTS_PER_THREAD, NonZeroUsize::get),
             n_threads,
-            drain_timeout: Duration::from_secs(args.drain_timeout_s),
+            drain_timeout: args.drain_timeout,
             limits: args.limits.to_limits(),
         })
     }
@@ -263,6 +261,14 @@ mod tests {
     #[test]
     fn the_arguments_are_well_formed() {
         <Args as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_contract() {
+        let config = build(&["--model", "mock"]).expect("good settings");
+        assert_eq!(config.limits.file_bytes, DecodeLimits::STANDARD.file_bytes);
+        assert_eq!(config.limits.pixels, DecodeLimits::STANDARD.pixels);
+        assert_eq!(config.limits.side_px, DecodeLimits::STANDARD.side_px);
     }
 
     #[test]

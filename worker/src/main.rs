@@ -1,6 +1,9 @@
 //! The `segfleet-worker` command.
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
 use anyhow::Context as _;
 use clap::Parser;
@@ -50,10 +53,14 @@ fn serve(config: Config) -> anyhow::Result<ExitCode> {
     })
 }
 
-#[expect(clippy::print_stdout, reason = "the result of a command belongs there")]
 fn segment(args: &SegmentArgs) -> Result<ExitCode, LocalError> {
     let result = local::segment_file(args)?;
-    println!("{}", local::describe(&result, args.format));
+    // Whoever read it may have gone, as `head` does.
+    drop(writeln!(
+        io::stdout(),
+        "{}",
+        local::describe(&result, args.format)
+    ));
     Ok(if matches!(result.outcome, Outcome::Ok(_)) {
         ExitCode::SUCCESS
     } else {

@@ -81,7 +81,7 @@ pub struct Setup<'a> {
     pub broker: &'a Broker,
     /// Whose streams.
     pub tenant: &'a Tenant,
-    /// The models whose jobs shall be taken.
+    /// The models whose jobs shall be taken, beside those that are.
     pub models: &'a [ModelName],
     /// What the operator chose.
     pub settings: &'a Settings,
@@ -98,8 +98,9 @@ impl Setup<'_> {
         for kind in Kind::of_tenant(self.tenant).into_iter().rev() {
             changes.push(self.stream(kind).await?);
         }
-        for model in self.models {
-            changes.push(self.consumer(model).await?);
+        // Settings of consumers are the tenant's: they reach the models that there were, too.
+        for model in self.broker.models(self.tenant).await?.unwrap_or_default() {
+            changes.push(self.consumer(&model).await?);
         }
         Ok(changes)
     }

@@ -81,8 +81,8 @@ impl Server {
             .spawn()
             .expect("nats-server starts");
         let ports = path.join(format!("nats-server_{}.ports", child.id()));
-        self.child = Some(child);
-        self.port = wait_for_port(&ports);
+        let child = self.child.insert(child);
+        self.port = wait_for_port(child, &ports);
     }
 }
 
@@ -93,7 +93,8 @@ impl Drop for Server {
 }
 
 /// The port in the file that the server writes once it listens.
-fn wait_for_port(ports: &Path) -> String {
+fn wait_for_port(child: &mut Child, ports: &Path) -> String {
+    let log = || fs::read_to_string(ports.with_file_name("server.log")).unwrap_or_default();
     let started = Instant::now();
     loop {
         let text = fs::read_to_string(ports).unwrap_or_default();
@@ -104,9 +105,12 @@ fn wait_for_port(ports: &Path) -> String {
         if let Some(port) = port {
             return port.to_owned();
         }
+        let ended = child.try_wait().expect("it was started");
+        assert!(ended.is_none(), "nats-server ended: {ended:?}\n{}", log());
         assert!(
             started.elapsed() < START_TIMEOUT,
-            "nats-server did not listen within {START_TIMEOUT:?}"
+            "nats-server did not listen within {START_TIMEOUT:?}\n{}",
+            log()
         );
         sleep(Duration::from_millis(5));
     }

@@ -1,11 +1,16 @@
 //! A broker and worker processes, and the commands run as a person would run them.
 
 use std::{
+    ffi::OsString,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
 };
 
 use crate::server::Server;
+
+/// How long a command may take; only a hang takes longer.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A broker, and workers as processes of their own.
 pub(crate) struct Fleet {
@@ -32,7 +37,8 @@ impl Fleet {
 
     /// Starts a worker with one thread for both built-in models.
     pub(crate) fn start_worker(&mut self, name: &str) {
-        let child = Command::new(bin("segfleet-worker"))
+        let mut command = Command::new(bin("segfleet-worker"));
+        let child = clean(&mut command)
             .args([
                 "run",
                 "--model",
@@ -53,27 +59,49 @@ impl Fleet {
 
     /// Sends SIGTERM to the workers and waits for their exit codes.
     pub(crate) fn stop_workers(&mut self) -> Vec<Option<i32>> {
-        let stop = |mut worker: Child| {
-            let kill = Command::new("kill")
+        for worker in &self.workers {
+            let sent = Command::new("kill")
                 .arg(worker.id().to_string())
                 .status()
                 .expect("kill runs");
-            assert!(kill.success(), "the worker was not running any more");
-            worker.wait().expect("it ends").code()
-        };
-        self.workers.drain(..).map(stop).collect()
+            assert!(sent.success(), "the worker was not running any more");
+        }
+        self.workers
+            .drain(..)
+            .map(|mut worker| worker.wait().expect("it ends").code())
+            .collect()
+    }
+
+    /// Waits until this many workers ask for jobs of the model.
+    pub(crate) fn until_asking(&self, model: &str, n_workers: usize) {
+        let started = Instant::now();
+        let wanted = n_workers.to_string();
+        loop {
+            let status = stdout(&self.segfleet(&["status"]));
+            let consumer = status
+                .lines()
+                .find(|line| line.contains(&format!(" normal-{model} ")));
+            if consumer.and_then(|line| line.split_whitespace().last()) == Some(&wanted) {
+                return;
+            }
+            assert!(
+                started.elapsed() < PATIENCE,
+                "the workers do not ask for jobs:\n{status}"
+            );
+        }
     }
 
     /// Runs `segfleet` with these arguments.
     pub(crate) fn segfleet(&self, args: &[&str]) -> Output {
-        self.command(args).output().expect("segfleet runs")
-    }
-
-    /// `segfleet` with these arguments, not yet run.
-    pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(bin("segfleet"));
-        command.args(args).env("NATS_URL", self.server.url());
-        command
+        let mut limited = Command::new("timeout");
+        limited
+            .arg(PATIENCE.as_secs().to_string())
+            .arg(bin("segfleet"))
+            .args(args);
+        clean(&mut limited)
+            .env("NATS_URL", self.server.url())
+            .output()
+            .expect("timeout and segfleet run")
     }
 }
 
@@ -84,6 +112,20 @@ impl Drop for Fleet {
             worker.wait().expect("it was killed");
         }
     }
+}
+
+/// Takes away the settings of whoever runs the tests.
+fn clean(command: &mut Command) -> &mut Command {
+    let inherited = std::env::vars_os().map(|(name, _)| name);
+    let ours = |name: &OsString| {
+        ["SEGFLEET_", "NATS_"]
+            .iter()
+            .any(|own| name.to_string_lossy().starts_with(own))
+    };
+    inherited.filter(ours).for_each(|name| {
+        command.env_remove(name);
+    });
+    command
 }
 
 /// A command of this workspace, from the folder that cargo built this one in.

@@ -85,6 +85,7 @@ async fn all_come_back_once(n_jobs: usize) {
     let mut fleet = Fleet::start();
     fleet.start_worker("w1");
     fleet.start_worker("w2");
+    fleet.until_asking("threshold", 2);
     let broker = Broker::connect(&ConnectArgs::plain(fleet.server.url()), "test")
         .await
         .expect("a broker");

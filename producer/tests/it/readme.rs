@@ -6,6 +6,8 @@ use std::{
     process::Command,
 };
 
+use tempfile::TempDir;
+
 use crate::{
     fleet::{Fleet, stderr, stdout},
     server::{deploy, samples},
@@ -64,21 +66,82 @@ fn clients_the_nats_command_is_a_client() {
         Path::new("/usr/bin"),
         Path::new("/bin"),
     ]);
-    let mut shell = Command::new("bash");
+    let home = TempDir::new().expect("a temporary folder");
+    let mut shell = Command::new("timeout");
     shell
-        .args(["-euc", &block("bash")])
+        .args(["120", "bash", "-euc", &block("bash")])
         .current_dir(samples())
         .env_clear();
     shell
         .env("PATH", path.expect("no colon in it"))
-        .env("HOME", samples())
+        .env("HOME", home.path())
         .env("NATS_URL", fleet.server.url());
     let done = shell.output().expect("bash runs");
     assert!(done.status.success(), "{}", stderr(&done));
-    let result: serde_json::Value =
-        serde_json::from_str(stdout(&done).trim()).expect("a JSON result");
+    let text = stdout(&done);
+    let json = text
+        .lines()
+        .find(|line| line.starts_with('{'))
+        .expect("a line of JSON");
+    let result: serde_json::Value = serde_json::from_str(json).expect("a JSON result");
     assert_eq!(
         (&result["status"], &result["image"]["format"]),
         (&"ok".into(), &"jpeg".into())
     );
+}
+
+/// Processes that still name the demo's folder.
+fn left_over(folder: &str) -> String {
+    stdout(
+        &Command::new("pgrep")
+            .args(["-af", folder])
+            .output()
+            .expect("pgrep runs"),
+    )
+}
+
+#[test]
+#[ignore = "slow, builds a release: deploy/test full runs it"]
+fn slow_the_demo_shows_its_table_and_leaves_nothing_running() {
+    let temporary = TempDir::new().expect("a temporary folder");
+    let demo = Command::new(deploy().join("demo"))
+        .env("TMPDIR", temporary.path())
+        .output()
+        .expect("it runs");
+    assert!(demo.status.success(), "{}", stderr(&demo));
+    let table = stdout(&demo);
+    let coins = table
+        .lines()
+        .find(|line| line.starts_with("coins.png"))
+        .expect("a row");
+    assert_eq!(coins.split_whitespace().nth(1), Some("24"), "{table}");
+    let results = table
+        .lines()
+        .find_map(|line| line.strip_prefix("results: "))
+        .expect("the folder");
+    assert_eq!(fs::read_dir(results).expect("the folder").count(), 8);
+    assert_eq!(left_over(&temporary.path().display().to_string()), "");
+}
+
+#[test]
+#[ignore = "slow, builds a release: deploy/test full runs it"]
+fn slow_an_interrupted_demo_leaves_nothing_running() {
+    for after_s in ["0.2", "0.4", "0.6"] {
+        let temporary = TempDir::new().expect("a temporary folder");
+        let mut demo = Command::new("timeout");
+        demo.args(["-s", "INT", after_s])
+            .arg(deploy().join("demo"))
+            .env("TMPDIR", temporary.path());
+        let demo = demo.output().expect("it runs");
+        assert!(
+            matches!(demo.status.code(), Some(0 | 124)),
+            "{}",
+            stderr(&demo)
+        );
+        assert_eq!(
+            left_over(&temporary.path().display().to_string()),
+            "",
+            "after {after_s} s"
+        );
+    }
 }
