@@ -14,7 +14,7 @@ use thiserror::Error;
 use tokio::{
     select,
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::sleep,
+    time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +23,9 @@ use crate::{
     pull::{Pull, PullError},
     serve::{Source, Worker, serve},
 };
+
+/// A pull that lasted this long was a good one: what broke it is a new problem.
+const HEALTHY: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Error)]
 enum ConsumeError {
@@ -40,18 +43,19 @@ pub(crate) async fn consume(worker: Arc<Worker>, source: Arc<Source>, shutdown: 
         let Some(bound) = shutdown.run_until_cancelled(bind(&worker, &source)).await else {
             return;
         };
+        let started = Instant::now();
         let problem = match bound {
             Ok(bound) => match pull(&worker, &source, &bound, &slots, &shutdown).await {
                 Ok(()) => return,
                 // Part of normal life, and no reason to wait.
-                Err(PullError::Reconnected | PullError::Held) => {
-                    backoff.reset();
-                    continue;
-                }
+                Err(PullError::Reconnected | PullError::Held) => continue,
                 Err(error) => ConsumeError::from(error),
             },
             Err(error) => error.into(),
         };
+        if started.elapsed() > HEALTHY {
+            backoff.reset();
+        }
         let delay = backoff.next_delay();
         tracing::warn!(tenant = %source.tenant, model = %source.model, "{problem}; trying again in {delay:.1?}");
         shutdown.run_until_cancelled(sleep(delay)).await;
