@@ -21,7 +21,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     delivery::Delivery,
     pull::{Pull, PullError},
-    serve::{Source, Worker, serve},
+    serve::serve,
+    worker::{Source, Worker},
 };
 
 /// A pull that lasted this long was a good one: what broke it is a new problem.

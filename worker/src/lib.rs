@@ -22,6 +22,7 @@ mod run;
 mod serve;
 mod settle;
 mod settler;
+mod worker;
 mod writer;
 
 pub use run::{RunError, RunReport, run};

@@ -15,7 +15,7 @@ use crate::{
     consume::consume,
     gate::Gate,
     pool::Pool,
-    serve::{Source, Worker},
+    worker::{Source, Worker},
 };
 
 /// How long open pulls may take to end where there is no grace.

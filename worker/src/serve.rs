@@ -3,58 +3,22 @@
 //! Looks before it works, has the work done on the CPU pool, asks [`settle`] what to do, and has a [`Settler`]
 //! do it. Knows nothing of pixels.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use segfleet_common::{
-    broker::Broker,
     result::{ErrorCode, JobError, Outcome},
-    subject::{ModelName, Tenant, header},
+    subject::header,
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::select;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    decode::DecodeLimits,
     delivery::Delivery,
-    gate::Gate,
-    pool::Pool,
     process::{Failure, process},
-    segment::Segmenter,
     settle::{Ending, SettleLimits, settle},
     settler::{Answered, Settler},
+    worker::{Source, Worker},
 };
-
-/// Longest wait before the second attempt.
-const FIRST_RETRY: Duration = Duration::from_secs(1);
-/// Longest wait before any attempt.
-pub(crate) const LONGEST_RETRY: Duration = Duration::from_secs(60);
-
-/// What all deliveries of a worker share.
-#[derive(Debug)]
-pub(crate) struct Worker {
-    pub(crate) name: Arc<str>,
-    pub(crate) broker: Broker,
-    pub(crate) pool: Pool,
-    pub(crate) limits: DecodeLimits,
-    pub(crate) gate: Gate,
-    /// Every task of the worker; the drain waits for them.
-    pub(crate) tasks: TaskTracker,
-    /// Cancelled when the grace of a drain is over: what is not finished goes back.
-    pub(crate) give_back: CancellationToken,
-}
-
-/// One model's jobs of one tenant.
-#[derive(Debug)]
-pub(crate) struct Source {
-    /// Which queue of the CPU pool is its own.
-    pub(crate) index: usize,
-    pub(crate) tenant: Tenant,
-    pub(crate) model: ModelName,
-    pub(crate) segmenter: Arc<dyn Segmenter>,
-    /// Deliveries that it may hold at once.
-    pub(crate) n_slots: usize,
-}
 
 /// Takes a delivery from arrival to settlement. `attempts` is how often a job is tried.
 pub(crate) async fn serve(
@@ -68,11 +32,7 @@ pub(crate) async fn serve(
         ending = attend(&worker, &source, &settler, &delivery, attempts) => ending,
         () = worker.give_back.cancelled() => Ending::Drained,
     };
-    let limits = SettleLimits {
-        attempts,
-        first_retry: FIRST_RETRY,
-        longest_retry: LONGEST_RETRY,
-    };
+    let limits = SettleLimits::of_attempts(attempts);
     let attempt = delivery.attempt;
     settler
         .carry_out(settle(ending, attempt, &limits), delivery)

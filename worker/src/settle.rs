@@ -8,6 +8,11 @@ use segfleet_common::result::{ErrorCode, JobError};
 
 use crate::writer::Answer;
 
+/// Longest wait before the second attempt.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// Longest wait before any attempt.
+pub(crate) const LONGEST_RETRY: Duration = Duration::from_secs(60);
+
 /// How the work on a delivery ended.
 #[derive(Debug)]
 pub(crate) enum Ending {
@@ -49,6 +54,17 @@ pub(crate) struct SettleLimits {
     pub(crate) first_retry: Duration,
     /// Longest wait after any.
     pub(crate) longest_retry: Duration,
+}
+
+impl SettleLimits {
+    /// The usual waits.
+    pub(crate) fn of_attempts(attempts: u32) -> Self {
+        Self {
+            attempts,
+            first_retry: FIRST_RETRY,
+            longest_retry: LONGEST_RETRY,
+        }
+    }
 }
 
 /// Decides.

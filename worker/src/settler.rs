@@ -20,8 +20,8 @@ use tokio::{select, time::sleep};
 use crate::{
     delivery::Delivery,
     process::{Draft, Input},
-    serve::{LONGEST_RETRY, Source, Worker},
-    settle::Settlement,
+    settle::{LONGEST_RETRY, Settlement},
+    worker::{Source, Worker},
     writer::{Answer, ResultWriter},
 };
 

@@ -1,6 +1,7 @@
 //! From the words of a row to the places where it changes.
 
-use super::weave::Column;
+/// A column of pixel corners, from 0 to the width.
+pub(super) type Column = u32;
 
 /// Writes the columns at which the row changes between background and foreground, in ascending order: the
 /// start of the first run, its end (one past its last pixel), the start of the second, and so on.

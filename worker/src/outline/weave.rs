@@ -14,11 +14,12 @@ use segfleet_common::{
     polygon::{BoundingBox, Point},
 };
 
-use super::{OutlineError, scan, sets::DisjointSets};
+use super::{
+    OutlineError,
+    scan::{self, Column},
+    sets::DisjointSets,
+};
 use crate::mask::Mask;
-
-/// A column of pixel corners, from 0 to the width.
-pub(super) type Column = u32;
 
 /// Most corners that are kept in memory at once; a mask with more is noise.
 const MAX_CORNERS: usize = 50_000_000;

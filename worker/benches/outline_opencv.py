@@ -1,0 +1,56 @@
+#!/usr/bin/env python3
+"""Times OpenCV's findContours on the masks of the benchmark `outline`, in the same run, and prints the ratios.
+
+Needs numpy and opencv-python-headless:
+
+    worker/benches/outline_opencv.py
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import tempfile
+import time
+
+import cv2
+import numpy
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+KINDS = ["blobs", "clutter", "noise", "large", "empty"]
+SIDES_PX = [512, 1024, 2048, 4096]
+
+
+def opencv_ms(mask):
+    """The median of 20 runs on one thread."""
+    times = []
+    for _ in range(20):
+        started = time.perf_counter()
+        cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+        times.append((time.perf_counter() - started) * 1e3)
+    return sorted(times)[10]
+
+
+def ours_ms(kind, form, side_px):
+    estimates = ROOT / "target" / "criterion" / kind / form / str(side_px) / "new" / "estimates.json"
+    return json.loads(estimates.read_text())["median"]["point_estimate"] / 1e6
+
+
+def main():
+    cv2.setNumThreads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "SEGFLEET_BENCH_MASKS": folder}
+        command = ["cargo", "bench", "--quiet", "--package", "segfleet-worker", "--bench", "outline",
+                   "--target-dir", str(ROOT / "target")]
+        subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
+        print(f"{'mask':<8} {'side':>5} {'OpenCV ms':>10} {'bytes ms':>9} {'bits ms':>9} {'ratio bytes':>12} {'bits':>6}")
+        for kind in KINDS:
+            for side_px in SIDES_PX:
+                raw = numpy.fromfile(f"{folder}/{kind}-{side_px}.raw", numpy.uint8)
+                theirs = opencv_ms(raw.reshape(side_px, side_px))
+                from_bytes, from_bits = ours_ms(kind, "bytes", side_px), ours_ms(kind, "bits", side_px)
+                print(f"{kind:<8} {side_px:>5} {theirs:>10.3f} {from_bytes:>9.3f} {from_bits:>9.3f} "
+                      f"{theirs / from_bytes:>12.1f} {theirs / from_bits:>6.1f}")
+
+
+main()
