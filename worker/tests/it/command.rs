@@ -103,7 +103,7 @@ async fn it_says_what_it_waits_for_and_then_serves() {
     fleet.server.kill();
     let mut worker = Running::start(&fleet.server.url());
     worker.until_it_says(&format!("no broker at {}", fleet.server.url()));
-    fleet.server.resume();
+    fleet.resume_broker().await;
     worker.until_it_says(
         "is not set up; run: segfleet setup --tenant public --model mock; trying again in",
     );

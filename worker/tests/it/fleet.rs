@@ -66,6 +66,14 @@ impl Fleet {
         Self { server, broker }
     }
 
+    /// Starts the broker again, with a connection of the test's that has lost nothing.
+    pub(crate) async fn resume_broker(&mut self) {
+        self.server.resume();
+        self.broker = Broker::connect(&ConnectArgs::plain(self.server.url()), "test")
+            .await
+            .expect("a broker");
+    }
+
     pub(crate) async fn set_up(&self, models: &[&str], settings: &Settings) {
         let models: Vec<ModelName> = models
             .iter()

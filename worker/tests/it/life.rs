@@ -262,7 +262,7 @@ async fn a_worker_comes_back_after_the_broker_does() {
     model.until_inside(1).await;
     fleet.server.kill();
     model.open();
-    fleet.server.resume();
+    fleet.resume_broker().await;
     let tenant = Tenant::default();
     let stored = async {
         let job = "during".parse().expect("a token");
