@@ -1,6 +1,7 @@
 //! The README's examples, run as they are printed.
 
 use std::{
+    ffi::OsString,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -90,6 +91,24 @@ fn clients_the_nats_command_is_a_client() {
     );
 }
 
+/// The demo, with this folder for its temporary ones, as if started from a shell: what cargo tells its tests would
+/// make it build everything anew.
+fn demo(temporary: &TempDir, before: &[&str]) -> Command {
+    let demo = deploy().join("demo").display().to_string();
+    let words = [before, &[demo.as_str()]].concat();
+    let mut command = Command::new(words[0]);
+    let of_cargo = |name: &OsString| {
+        let name = name.to_string_lossy();
+        name.starts_with("CARGO") && name != "CARGO_HOME"
+    };
+    let names = std::env::vars_os().map(|(name, _)| name).filter(of_cargo);
+    names.for_each(|name| {
+        command.env_remove(name);
+    });
+    command.args(&words[1..]).env("TMPDIR", temporary.path());
+    command
+}
+
 /// Processes that still name the demo's folder.
 fn left_over(folder: &str) -> String {
     stdout(
@@ -104,10 +123,7 @@ fn left_over(folder: &str) -> String {
 #[ignore = "slow, builds a release: deploy/test full runs it"]
 fn slow_the_demo_shows_its_table_and_leaves_nothing_running() {
     let temporary = TempDir::new().expect("a temporary folder");
-    let demo = Command::new(deploy().join("demo"))
-        .env("TMPDIR", temporary.path())
-        .output()
-        .expect("it runs");
+    let demo = demo(&temporary, &[]).output().expect("it runs");
     assert!(demo.status.success(), "{}", stderr(&demo));
     let table = stdout(&demo);
     let coins = table
@@ -128,11 +144,9 @@ fn slow_the_demo_shows_its_table_and_leaves_nothing_running() {
 fn slow_an_interrupted_demo_leaves_nothing_running() {
     for after_s in ["0.2", "0.4", "0.6"] {
         let temporary = TempDir::new().expect("a temporary folder");
-        let mut demo = Command::new("timeout");
-        demo.args(["-s", "INT", after_s])
-            .arg(deploy().join("demo"))
-            .env("TMPDIR", temporary.path());
-        let demo = demo.output().expect("it runs");
+        let demo = demo(&temporary, &["timeout", "-s", "INT", after_s])
+            .output()
+            .expect("it runs");
         assert!(
             matches!(demo.status.code(), Some(0 | 124)),
             "{}",
