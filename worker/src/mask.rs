@@ -61,11 +61,7 @@ impl Mask {
         let rows = values.chunks_exact(width_px as usize);
         for (row, words) in rows.zip(mask.words.chunks_exact_mut(mask.words_per_row)) {
             for (values, word) in row.chunks(WORD_BITS).zip(words) {
-                let bits = values
-                    .iter()
-                    .enumerate()
-                    .map(|(bit, value)| u64::from(is_foreground(*value)) << bit);
-                *word = bits.fold(0, |word, bit| word | bit);
+                *word = pack(values, &is_foreground);
             }
         }
         mask
@@ -106,6 +102,26 @@ impl Mask {
             .map(|word| u64::from(word.count_ones()))
             .sum()
     }
+}
+
+/// The word of up to 64 values.
+fn pack<T: Copy>(values: &[T], is_foreground: impl Fn(T) -> bool) -> u64 {
+    // Flags first and bits after: the compiler makes vectors of the first loop.
+    let mut flags = [0u8; WORD_BITS];
+    for (flag, value) in flags.iter_mut().zip(values) {
+        *flag = u8::from(is_foreground(*value));
+    }
+    let (bytes, _) = flags.as_chunks::<8>();
+    bytes
+        .iter()
+        .rev()
+        .fold(0, |word, flags| word << 8 | gather(*flags))
+}
+
+/// The eight flags as the bits of a byte, the first as the lowest. The factor moves the flag in byte `i` to bit
+/// `56 + i`, and nothing else there.
+fn gather(flags: [u8; 8]) -> u64 {
+    u64::from_le_bytes(flags).wrapping_mul(0x0102_0408_1020_4080) >> 56
 }
 
 #[cfg(test)]
