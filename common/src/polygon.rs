@@ -54,6 +54,7 @@ pub enum PolygonError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ring {
     vertices: Vec<Point>,
+    winding: Winding,
 }
 
 impl Ring {
@@ -69,10 +70,12 @@ impl Ring {
         if let Some((point, _)) = repeated {
             return Err(PolygonError::RepeatedVertex(point));
         }
-        if doubled_area(&vertices) == 0 {
-            return Err(PolygonError::NoArea(vertices.len()));
-        }
-        Ok(Self { vertices })
+        let winding = match doubled_area(&vertices) {
+            0 => return Err(PolygonError::NoArea(vertices.len())),
+            1.. => Winding::Clockwise,
+            _ => Winding::CounterClockwise,
+        };
+        Ok(Self { vertices, winding })
     }
 
     /// The vertices in order, the first not repeated.
@@ -84,11 +87,7 @@ impl Ring {
     /// Which way the ring runs.
     #[must_use]
     pub fn winding(&self) -> Winding {
-        if doubled_area(&self.vertices) > 0 {
-            Winding::Clockwise
-        } else {
-            Winding::CounterClockwise
-        }
+        self.winding
     }
 
     /// The enclosed area in square pixels, exact for rings along pixel edges and to half a pixel otherwise.
