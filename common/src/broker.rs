@@ -13,10 +13,10 @@ mod shape;
 mod status;
 mod streams;
 
-pub use bind::{BindError, BoundConsumer};
+pub use bind::{BindError, BoundConsumer, Problem};
 pub use change::{Change, FieldChange};
 pub use connect::{Broker, ConnectArgs, ConnectError, Link};
-pub use publish::{FetchError, First, Message, PublishError};
+pub use publish::{FetchError, First, Message, PublishError, header_text};
 pub use setup::{Settings, Setup};
 pub use status::{ConsumerStatus, StreamStatus};
 pub use streams::StreamsError;

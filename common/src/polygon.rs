@@ -156,6 +156,11 @@ impl Polygon {
         &self.holes
     }
 
+    /// The exterior, then the holes.
+    pub fn rings(&self) -> impl Iterator<Item = &Ring> {
+        std::iter::once(&self.exterior).chain(&self.holes)
+    }
+
     /// The area inside the exterior and outside the holes, in square pixels.
     #[must_use]
     pub fn area_px2(&self) -> f64 {

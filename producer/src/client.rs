@@ -22,13 +22,10 @@ use segfleet_common::{
     wire,
 };
 use thiserror::Error;
-use tokio::{
-    sync::{Semaphore, watch},
-    time::sleep,
-};
+use tokio::{sync::watch, time::sleep};
 
-/// KiB of images that one client encodes and publishes at once: each is in memory twice then.
-const PUBLISHING_KIB: u32 = 64 * 1024;
+use crate::budget::ByteBudget;
+
 /// How often a job is sent until the broker confirms it.
 const PUBLISH_TRIES: u32 = 6;
 
@@ -37,8 +34,8 @@ const PUBLISH_TRIES: u32 = 6;
 pub struct Client {
     broker: Broker,
     tenant: Tenant,
-    /// One permit per KiB that may be on its way to the broker.
-    publishing: Arc<Semaphore>,
+    /// Images that are encoded and on their way to the broker: each is in memory twice then.
+    publishing: Arc<ByteBudget>,
 }
 
 /// A job whose result is waited for.
@@ -140,7 +137,7 @@ impl Client {
         Self {
             broker,
             tenant,
-            publishing: Arc::new(Semaphore::new(PUBLISHING_KIB as usize)),
+            publishing: Arc::new(ByteBudget::new()),
         }
     }
 
@@ -173,11 +170,7 @@ impl Client {
                 limit_bytes,
             });
         }
-        let n_kib = u32::try_from(n_bytes / 1024 + 1)
-            .unwrap_or(PUBLISHING_KIB)
-            .min(PUBLISHING_KIB);
-        // Never closed, so this is a permit.
-        let _room = self.publishing.acquire_many(n_kib).await.ok();
+        let _part = self.publishing.take(n_bytes).await;
         let mut pending = self.expect(id).await?;
         let payload: Bytes = wire::encode_job(job).into();
         pending.look_first = self.publish(model, &pending.id, payload).await?;

@@ -17,6 +17,7 @@
 //! # }
 //! ```
 
+mod budget;
 pub mod client;
 pub mod commands;
 pub mod config;

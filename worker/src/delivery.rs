@@ -9,6 +9,7 @@ use std::{fmt::Write as _, time::Duration};
 use async_nats::{Client, HeaderMap, Subject, jetstream};
 use bytes::Bytes;
 use segfleet_common::{
+    broker::header_text,
     limits::HEARTBEATS_PER_ACK_WAIT,
     retry::Backoff,
     subject::{JobSubject, header},
@@ -126,9 +127,7 @@ impl Delivery {
 
     /// The header's value, the last one where there are several.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .get_last(name)
-            .map(async_nats::HeaderValue::as_str)
+        header_text(&self.headers, name)
     }
 
     /// The trace that the job's sender is in: 32 hexadecimal digits.

@@ -4,7 +4,8 @@ use std::{fs, io};
 
 use segfleet_common::{
     job::Job,
-    result::{ErrorCode, JobError, JobResult, Object, Outcome},
+    polygon::Polygon,
+    result::{JobResult, Object, Outcome},
     subject::{JobId, Tenant},
     wire::{self, ResultFormat},
 };
@@ -60,10 +61,7 @@ pub fn segment_file(args: &SegmentArgs) -> Result<JobResult, LocalError> {
     let mut draft = Draft::default();
     let outcome = match process(&input, &*segmenter, &args.limits.to_limits(), &mut draft) {
         Ok(objects) => Outcome::Ok(objects),
-        Err(Failure::Client(error)) => Outcome::Error(error),
-        Err(Failure::Model(error)) => {
-            Outcome::Error(JobError::new(ErrorCode::ModelFailed, error.to_string()))
-        }
+        Err(Failure::Client(error) | Failure::Model(error)) => Outcome::Error(error),
     };
     let writer = ResultWriter {
         id,
@@ -124,9 +122,7 @@ fn line(number: usize, object: &Object) -> String {
         ..
     } = object;
     let n_holes: usize = polygons.iter().map(|polygon| polygon.holes().len()).sum();
-    let rings = polygons
-        .iter()
-        .flat_map(|polygon| std::iter::once(polygon.exterior()).chain(polygon.holes()));
+    let rings = polygons.iter().flat_map(Polygon::rings);
     let n_vertices: usize = rings.map(|ring| ring.vertices().len()).sum();
     let corner = format!("({}, {})", bbox.x, bbox.y);
     let size = format!("{}x{}", bbox.width, bbox.height);

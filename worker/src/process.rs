@@ -67,7 +67,7 @@ pub enum Failure {
     /// The client's fault: the same job will always fail.
     Client(JobError),
     /// The model's: it may work next time.
-    Model(SegmentError),
+    Model(JobError),
 }
 
 impl From<JobError> for Failure {
@@ -78,7 +78,7 @@ impl From<JobError> for Failure {
 
 impl From<SegmentError> for Failure {
     fn from(error: SegmentError) -> Self {
-        Self::Model(error)
+        Self::Model(JobError::new(ErrorCode::ModelFailed, error.to_string()))
     }
 }
 

@@ -89,9 +89,7 @@ async fn compute(worker: &Worker, source: &Source, settler: &Settler<'_>) -> End
     let task = move || match process(&input, &*segmenter, &limits, &mut draft) {
         Ok(objects) => Ending::Finished(writer.write(draft, Outcome::Ok(objects))),
         Err(Failure::Client(error)) => Ending::Finished(writer.write(draft, Outcome::Error(error))),
-        Err(Failure::Model(error)) => {
-            Ending::Failed(JobError::new(ErrorCode::ModelFailed, error.to_string()))
-        }
+        Err(Failure::Model(error)) => Ending::Failed(error),
     };
     let done = worker.pool.run(source.index, task).await;
     done.unwrap_or_else(|panicked| {

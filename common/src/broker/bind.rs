@@ -1,7 +1,8 @@
 //! What a worker does before its first pull: find its consumer, and check that everything has its shape.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
+use serde::Serialize;
 use thiserror::Error;
 
 use crate::{
@@ -30,23 +31,13 @@ pub struct BoundConsumer {
 /// A fleet that this worker cannot serve as it is; it may be tried again.
 #[derive(Debug, Error)]
 pub enum BindError {
-    /// Something is not there.
-    #[error("{what} is not set up; run: segfleet setup{}", SetupFlags(.tenant, .model))]
-    NotSetUp {
+    /// A stream or consumer is not as it must be.
+    #[error("{what} {problem}; run: segfleet setup --tenant {tenant} --model {model}")]
+    Unfit {
         /// The stream or consumer.
         what: String,
-        /// Whose.
-        tenant: Tenant,
-        /// The model wanted.
-        model: ModelName,
-    },
-    /// Something has been changed so that the promises do not hold.
-    #[error("{what} has drifted ({}); run: segfleet setup{}", Fields(.fields), SetupFlags(.tenant, .model))]
-    Drifted {
-        /// The stream or consumer.
-        what: String,
-        /// What set-up would change.
-        fields: Vec<FieldChange>,
+        /// What is wrong with it.
+        problem: Problem,
         /// Whose.
         tenant: Tenant,
         /// The model wanted.
@@ -57,22 +48,15 @@ pub enum BindError {
     Streams(#[from] StreamsError),
 }
 
-/// The flags that make a set-up cover a tenant and a model.
-struct SetupFlags<'a>(&'a Tenant, &'a ModelName);
-
-impl fmt::Display for SetupFlags<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, " --tenant {} --model {}", self.0, self.1)
-    }
-}
-
-struct Fields<'a>(&'a [FieldChange]);
-
-impl fmt::Display for Fields<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let fields: Vec<String> = self.0.iter().map(ToString::to_string).collect();
-        f.write_str(&fields.join(", "))
-    }
+/// What is wrong with a stream or consumer.
+#[derive(Debug, Error)]
+pub enum Problem {
+    /// It is not there.
+    #[error("is not set up")]
+    Missing,
+    /// It has been changed so that the promises do not hold; the fields are those that set-up would change.
+    #[error("has drifted ({})", change::list(.0))]
+    Drifted(Vec<FieldChange>),
 }
 
 impl Broker {
@@ -85,71 +69,31 @@ impl Broker {
         tenant: &Tenant,
         model: &ModelName,
     ) -> Result<BoundConsumer, BindError> {
-        for kind in [Kind::Results(tenant), Kind::Dead, Kind::Jobs(tenant)] {
-            self.check_stream(kind, tenant, model).await?;
-        }
-        self.check_consumer(tenant, model).await
-    }
-
-    async fn check_stream(
-        &self,
-        kind: Kind<'_>,
-        tenant: &Tenant,
-        model: &ModelName,
-    ) -> Result<(), BindError> {
-        let what = kind.name();
-        let (tenant, model) = (tenant.clone(), model.clone());
-        let Some(stream) = find_stream(self, &what).await? else {
-            return Err(BindError::NotSetUp {
+        let unfit = |what: String| {
+            move |problem| BindError::Unfit {
                 what,
-                tenant,
-                model,
-            });
+                problem,
+                tenant: tenant.clone(),
+                model: model.clone(),
+            }
         };
-        let existing = &stream.cached_info().config;
-        let mut wanted = existing.clone();
-        kind.apply(&mut wanted, self.inline_limit_bytes());
-        match change::diff(existing, &wanted) {
-            fields if fields.is_empty() => Ok(()),
-            fields => Err(BindError::Drifted {
-                what,
-                fields,
-                tenant,
-                model,
-            }),
+        for kind in [Kind::Results(tenant), Kind::Dead, Kind::Jobs(tenant)] {
+            let found = find_stream(self, &kind.name()).await?;
+            let config = found.map(|stream| stream.cached_info().config.clone());
+            let shaped = check(config, |config| {
+                kind.apply(config, self.inline_limit_bytes())
+            });
+            shaped.map_err(unfit(kind.name()))?;
         }
-    }
-
-    async fn check_consumer(
-        &self,
-        tenant: &Tenant,
-        model: &ModelName,
-    ) -> Result<BoundConsumer, BindError> {
         let stream = subject::jobs_stream(tenant);
         let name = subject::consumer(model);
-        let what = format!("{stream} {name}");
-        let Some(existing) = find_consumer(self, &stream, &name).await? else {
-            return Err(BindError::NotSetUp {
-                what,
-                tenant: tenant.clone(),
-                model: model.clone(),
-            });
-        };
-        let mut wanted = existing.clone();
-        shape::apply_consumer(&mut wanted, tenant, model);
-        let fields = change::diff(&existing, &wanted);
-        if !fields.is_empty() {
-            return Err(BindError::Drifted {
-                what,
-                fields,
-                tenant: tenant.clone(),
-                model: model.clone(),
-            });
-        }
-        let attempts = existing.max_deliver - i64::from(limits::FUSE_DELIVERIES);
+        let found = find_consumer(self, &stream, &name).await?;
+        let shaped = check(found, |config| shape::apply_consumer(config, tenant, model));
+        let config = shaped.map_err(unfit(format!("{stream} {name}")))?;
+        let attempts = config.max_deliver - i64::from(limits::FUSE_DELIVERIES);
         Ok(BoundConsumer {
             pull_subject: subject::pull(&stream, &name),
-            ack_wait: existing.ack_wait,
+            ack_wait: config.ack_wait,
             attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
         })
     }
@@ -168,5 +112,16 @@ impl Broker {
             .collect();
         models.sort();
         Ok(Some(models))
+    }
+}
+
+/// The configuration, if it is there and `apply` changes nothing about it.
+fn check<C: Clone + Serialize>(found: Option<C>, apply: impl FnOnce(&mut C)) -> Result<C, Problem> {
+    let config = found.ok_or(Problem::Missing)?;
+    let mut wanted = config.clone();
+    apply(&mut wanted);
+    match change::diff(&config, &wanted) {
+        fields if fields.is_empty() => Ok(config),
+        fields => Err(Problem::Drifted(fields)),
     }
 }

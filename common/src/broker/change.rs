@@ -77,12 +77,15 @@ impl fmt::Display for Change {
         match self {
             Self::Created(what) => write!(f, "created  {what}"),
             Self::Kept(what) => write!(f, "kept     {what}"),
-            Self::Updated(what, fields) => {
-                let fields: Vec<String> = fields.iter().map(ToString::to_string).collect();
-                write!(f, "changed  {what}: {}", fields.join(", "))
-            }
+            Self::Updated(what, fields) => write!(f, "changed  {what}: {}", list(fields)),
         }
     }
+}
+
+/// The changes in one line.
+pub(super) fn list(fields: &[FieldChange]) -> String {
+    let fields: Vec<String> = fields.iter().map(ToString::to_string).collect();
+    fields.join(", ")
 }
 
 /// The fields in which two configurations differ.

@@ -77,13 +77,13 @@ impl Message {
     /// The header `Content-Type`.
     #[must_use]
     pub fn content_type(&self) -> Option<&str> {
-        text(&self.headers, header::CONTENT_TYPE)
+        header_text(&self.headers, header::CONTENT_TYPE)
     }
 }
 
 /// The value of a header, the last one where there are several.
 #[must_use]
-fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+pub fn header_text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get_last(name).map(async_nats::HeaderValue::as_str)
 }
 

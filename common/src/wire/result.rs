@@ -134,31 +134,33 @@ pub fn result_to_json(result: &JobResult) -> String {
 pub fn read_result(content_type: Option<&str>, payload: &[u8]) -> Result<JobResult, ReadError> {
     match ResultFormat::declared(content_type)? {
         ResultFormat::Msgpack => {
-            check_version(rmp_serde::from_slice(payload)?)?;
-            let map: ResultMap<rmpv::Value> = rmp_serde::from_slice(payload)?;
-            let metadata = map.metadata.clone();
+            let read = rmp_serde::from_slice::<ResultMap<rmpv::Value>>(payload);
+            let mut map =
+                read.map_err(|error| unreadable(rmp_serde::from_slice(payload).ok(), error))?;
+            let metadata = map.metadata.take();
             map.into_result(metadata)
         }
         ResultFormat::Json => {
-            check_version(serde_json::from_slice(payload)?)?;
-            let map: ResultMap<serde_json::Value> = serde_json::from_slice(payload)?;
-            let metadata = map.metadata.clone().map(value::from_json);
+            let read = serde_json::from_slice::<ResultMap<serde_json::Value>>(payload);
+            let mut map =
+                read.map_err(|error| unreadable(serde_json::from_slice(payload).ok(), error))?;
+            let metadata = map.metadata.take().map(value::from_json);
             map.into_result(metadata)
         }
     }
 }
 
 /// The one key whose meaning no version changes.
-#[derive(Deserialize)]
+#[derive(Clone, Copy, Deserialize)]
 struct Version {
     v: u64,
 }
 
-/// Looked at first: the rest of another version may have another shape.
-fn check_version(Version { v }: Version) -> Result<(), ReadError> {
-    match v {
-        VERSION => Ok(()),
-        other => Err(ReadError::Version(other)),
+/// Why a message could not be read: that of another version may have another shape.
+fn unreadable(version: Option<Version>, error: impl Into<ReadError>) -> ReadError {
+    match version {
+        Some(Version { v }) if v != VERSION => ReadError::Version(v),
+        _ => error.into(),
     }
 }
 

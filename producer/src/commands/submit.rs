@@ -15,10 +15,11 @@ use segfleet_common::{
     subject::{JobId, ModelName},
     wire,
 };
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::time::timeout;
 
 use super::{CommandError, Exit, remark, say};
 use crate::{
+    budget::ByteBudget,
     client::{Client, Pending, SubmitError},
     config::{Format, SubmitArgs},
     output::{Summary, Table},
@@ -26,9 +27,6 @@ use crate::{
 
 /// Metadata that tells a result's file.
 const FILE: &str = "file";
-
-/// KiB of files that are read and not yet with the broker.
-const READING_KIB: u32 = 64 * 1024;
 
 /// What became of one file.
 enum Done {
@@ -45,8 +43,8 @@ struct Batch {
     options: Options,
     wait: bool,
     timeout: Duration,
-    /// One permit per KiB that may be in memory.
-    reading: Semaphore,
+    /// Files that are read and not yet with the broker.
+    reading: ByteBudget,
 }
 
 pub(super) async fn run(broker: Broker, args: SubmitArgs) -> Result<Exit, CommandError> {
@@ -57,7 +55,7 @@ pub(super) async fn run(broker: Broker, args: SubmitArgs) -> Result<Exit, Comman
         options: args.options.to_options(),
         wait: !args.no_wait,
         timeout: args.timeout.unwrap_or(Duration::MAX),
-        reading: Semaphore::new(READING_KIB as usize),
+        reading: ByteBudget::new(),
     };
     let started = Instant::now();
     let jobs = stream::iter(args.files).map(|file| {
@@ -110,14 +108,10 @@ impl Batch {
             );
             return Err(Failed::One(why));
         }
-        let n_kib = u32::try_from(n_bytes / 1024 + 1)
-            .unwrap_or(READING_KIB)
-            .min(READING_KIB);
-        let _room = self
+        let _part = self
             .reading
-            .acquire_many(n_kib)
-            .await
-            .expect("the semaphore is never closed");
+            .take(usize::try_from(n_bytes).unwrap_or(usize::MAX))
+            .await;
         let path = file.to_owned();
         // Slow disks must not hold up the connection.
         let read = tokio::task::spawn_blocking(move || fs::read(path)).await;

@@ -169,6 +169,9 @@ impl<M> ResultMap<M> {
     }
 
     pub(super) fn into_result(self, metadata: Option<rmpv::Value>) -> Result<JobResult, ReadError> {
+        if self.v != VERSION {
+            return Err(ReadError::Version(self.v));
+        }
         let outcome = match (self.status.as_str(), self.error) {
             ("ok", _) if self.blob.is_some() => return Err(ReadError::Blob),
             ("ok", _) => {
