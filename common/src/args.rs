@@ -4,19 +4,31 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::job::{Connectivity, Options};
+use crate::{
+    job::{Connectivity, Options},
+    limits::SIMPLIFY_PX,
+};
 
 /// A job's options as flags.
 #[derive(Debug, Clone, Args)]
 pub struct OptionArgs {
     /// Leave out objects with fewer pixels than this
-    #[arg(long, default_value_t = Options::default().min_area_px, value_name = "PIXELS",
+    #[arg(long, visible_alias = "min-area", default_value_t = Options::default().min_area_px, value_name = "PIXELS",
           value_parser = clap::value_parser!(u64).range(0..=u64::from(u32::MAX)))]
     pub min_area_px: u64,
 
     /// Whether pixels that touch only at a corner belong to one object (8) or not (4)
     #[arg(long, default_value = "8", value_name = "8|4", value_parser = parse_connectivity)]
     pub connectivity: Connectivity,
+
+    /// Leave out vertices as long as outlines stay this close to the exact ones, in pixels
+    #[arg(long, visible_alias = "simplify", default_value_t = Options::default().simplify_px, value_name = "PIXELS",
+          value_parser = parse_tolerance)]
+    pub simplify_px: f64,
+
+    /// Simplify each object further until it has at most so many vertices; small holes and parts may go
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(3..))]
+    pub max_vertices: Option<u32>,
 }
 
 impl OptionArgs {
@@ -26,10 +38,14 @@ impl OptionArgs {
         let Self {
             min_area_px,
             connectivity,
+            simplify_px,
+            max_vertices,
         } = *self;
         Options {
             min_area_px,
             connectivity,
+            simplify_px,
+            max_vertices,
             ..Options::default()
         }
     }
@@ -41,6 +57,13 @@ fn parse_connectivity(text: &str) -> Result<Connectivity, String> {
         "8" => Ok(Connectivity::Eight),
         other => Err(format!("{other:?} must be 4 or 8")),
     }
+}
+
+fn parse_tolerance(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok();
+    number
+        .filter(|number| (0.0..=SIMPLIFY_PX).contains(number))
+        .ok_or_else(|| format!("{text:?} must be a number from 0 to {SIMPLIFY_PX}"))
 }
 
 /// Reads a time such as `30s`, `5m`, `24h` or `14d`.

@@ -1,19 +1,25 @@
 //! The contract of a Segfleet, and the plumbing that its clients and workers share.
 //!
 //! Read in this order: the domain types ([`job`], [`result`], [`polygon`]), how they travel ([`wire`],
-//! [`subject`], [`limits`]), and what carries them ([`broker`], [`retry`], [`telemetry`], [`shutdown`]).
+//! [`subject`], [`limits`]), how pixels come in ([`decode`]) and outlines go out to other tools ([`forms`],
+//! [`raster`]), and what carries them ([`broker`], [`retry`], [`telemetry`], [`shutdown`]).
 //! The same contract in prose, for clients in other languages, is this member's `README.md`.
 //!
-//! What is deliberately not here: anything that touches pixels (the worker's), and anything that decides
-//! when a job is finished (the worker's `settle`).
+//! What is deliberately not here: models, masks and the tracing of outlines (the worker's), and anything that
+//! decides when a job is finished (the worker's `settle`).
 
 pub mod job;
 pub mod polygon;
 pub mod result;
+pub mod rle;
 
 pub mod limits;
 pub mod subject;
 pub mod wire;
+
+pub mod decode;
+pub mod forms;
+pub mod raster;
 
 pub mod args;
 pub mod broker;

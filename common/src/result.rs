@@ -8,6 +8,7 @@ use crate::{
     job::Metadata,
     limits::ERROR_MESSAGE_CHARS,
     polygon::{BoundingBox, Polygon},
+    rle::Rle,
     subject::{JobId, Tenant},
 };
 
@@ -75,6 +76,10 @@ pub struct Object {
     pub bbox: BoundingBox,
     /// Number of its pixels.
     pub area_px: u64,
+    /// How far the polygons are from the exact outline at most, in pixels; absent where they are exact.
+    pub deviation_px: Option<f64>,
+    /// Its exact mask as run lengths, where they were asked for.
+    pub coco_rle: Option<Rle>,
     /// Its parts, each one exterior with its holes.
     pub polygons: Vec<Polygon>,
 }

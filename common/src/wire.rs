@@ -13,7 +13,9 @@ mod scan;
 mod value;
 
 pub use job::{JobMessage, encode_job, read_job, read_metadata};
-pub use result::{ReadError, ResultFormat, encode_result, read_result, result_to_json};
+pub use result::{
+    ReadError, ResultFormat, encode_result, objects_to_json, read_result, result_to_json,
+};
 
 /// Media type of MessagePack messages.
 pub const MSGPACK: &str = "application/msgpack";

@@ -10,7 +10,7 @@ use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use segfleet_common::job::Connectivity;
 use segfleet_worker::{
     mask::Mask,
-    outline::{OutlineOptions, outline},
+    outline::{OutlineOptions, outline_mask},
 };
 
 const SIDES_PX: [u32; 4] = [512, 1024, 2048, 4096];
@@ -102,7 +102,7 @@ fn bench(criterion: &mut Criterion) {
 /// From bytes, as OpenCV takes them, and from the bits that a model of ours makes.
 fn bench_mask(criterion: &mut Criterion, name: &str, side_px: u32, pixels: &[u8]) {
     let pack = |pixels: &[u8]| Mask::from_values(side_px, side_px, pixels, |value| value != 0);
-    let trace = |mask: &Mask| outline(mask, &OPTIONS).expect("no limit");
+    let trace = |mask: &Mask| outline_mask(mask, &OPTIONS).expect("no limit");
     let mask = pack(pixels);
     let mut group = criterion.benchmark_group(name);
     group

@@ -6,15 +6,14 @@ use clap::{Parser, Subcommand, ValueEnum};
 use segfleet_common::{
     args::{OptionArgs, parse_bytes, parse_duration},
     broker::ConnectArgs,
+    decode::DecodeLimits,
+    forms::Form,
     limits::{self, SOURCES_PER_WORKER},
     subject::{ModelName, Tenant},
     telemetry::LogArgs,
 };
 
-use crate::{
-    decode::DecodeLimits,
-    segment::{self, Segmenter},
-};
+use crate::segment::{self, Segmenter};
 
 /// Slots per thread where nothing is said: enough to hide the network behind computing.
 const SLOTS_PER_THREAD: usize = 2;
@@ -26,7 +25,7 @@ const NAME_BYTES: usize = 200;
 ///
 /// `segfleet setup` must have been run once; `segfleet submit` sends images.
 ///
-/// Exit codes: 0 all is well, 1 an image could not be segmented, a drain gave jobs back or the worker could not
+/// Exit codes: 0 all is well, 1 an image could not be segmented or outlined, a drain gave jobs back or the worker could not
 /// begin, 2 the arguments are wrong, 130 a second signal.
 #[derive(Debug, Parser)]
 #[command(version, name = "segfleet-worker")]
@@ -46,6 +45,8 @@ pub enum Command {
     Run(RunArgs),
     /// Segment one image here and now, without a broker
     Segment(SegmentArgs),
+    /// Trace the objects of a mask, without a model and without a broker
+    Outline(OutlineArgs),
 }
 
 /// Settings of `run`.
@@ -145,6 +146,33 @@ pub struct SegmentArgs {
     pub options: OptionArgs,
 
     /// How large an image may be.
+    #[command(flatten, next_help_heading = "Limits")]
+    pub limits: LimitArgs,
+}
+
+/// Settings of `outline`.
+#[derive(Debug, clap::Args)]
+pub struct OutlineArgs {
+    /// An 8- or 16-bit PNG; what is not zero is foreground
+    pub mask: PathBuf,
+
+    /// Take grey values for objects: each value but 0 is one, which becomes its label
+    #[arg(long)]
+    pub labels: bool,
+
+    /// How the outlines are written
+    #[arg(long, default_value = "polygons", value_name = "FORMAT")]
+    pub format: Form,
+
+    /// File to write [default: standard output]
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+
+    /// What is wanted of the outlines.
+    #[command(flatten)]
+    pub options: OptionArgs,
+
+    /// How large the mask may be.
     #[command(flatten, next_help_heading = "Limits")]
     pub limits: LimitArgs,
 }

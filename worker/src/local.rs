@@ -1,133 +1,67 @@
-//! The `segment` command: the same straight line as a job's, without a broker.
+//! The commands that need no broker: [`segment`] and [`outline`].
 
-use std::{fs, io};
+mod outline;
+mod segment;
 
-use segfleet_common::{
-    job::Job,
-    polygon::Polygon,
-    result::{JobResult, Object, Outcome},
-    subject::{JobId, Tenant},
-    wire::{self, ResultFormat},
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
 };
+
+use segfleet_common::result::JobError;
 use thiserror::Error;
 
-use crate::{
-    config::{SegmentArgs, SegmentFormat},
-    process::{Draft, Failure, Input, process},
-    segment::{self, UnknownModel},
-    writer::ResultWriter,
-};
+pub use outline::outline_file;
+pub use segment::{describe, segment_file};
 
-/// An image that was not even tried.
+use crate::segment::UnknownModel;
+
+/// A file of which nothing came.
 #[derive(Debug, Error)]
 pub enum LocalError {
     /// The file cannot be read.
-    #[error("{path} cannot be read: {source}")]
-    File {
+    #[error("{path} cannot be read: {source}", path = .path.display())]
+    Read {
         /// The file.
-        path: std::path::PathBuf,
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The file cannot be written.
+    #[error("{path} cannot be written: {source}", path = .path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
         /// Why not.
         source: io::Error,
     },
     /// There is no such model.
     #[error(transparent)]
     Model(#[from] UnknownModel),
+    /// The mask is none, or has too much in it.
+    #[error("{path}: {error}", path = .path.display())]
+    Mask {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: JobError,
+    },
 }
 
-/// Segments the image of `args`.
+fn read(path: &Path) -> Result<Vec<u8>, LocalError> {
+    fs::read(path).map_err(|source| LocalError::Read {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Writes a file.
 ///
 /// # Errors
-/// [`LocalError`] when there is nothing to segment, or nothing to do it with. An image that cannot be
-/// segmented is a result with an error, as it would be for a job.
-pub fn segment_file(args: &SegmentArgs) -> Result<JobResult, LocalError> {
-    let segmenter = segment::load(&args.model)?;
-    let unreadable = |source| LocalError::File {
-        path: args.image.clone(),
+/// [`LocalError::Write`] names it.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<(), LocalError> {
+    fs::write(path, bytes).map_err(|source| LocalError::Write {
+        path: path.to_owned(),
         source,
-    };
-    let image = fs::read(&args.image).map_err(unreadable)?.into();
-    let job = Job {
-        image,
-        options: args.options.to_options(),
-        metadata: None,
-    };
-    let id = JobId::random();
-    let input = Input {
-        job: id.clone(),
-        payload: wire::encode_job(&job).into(),
-        content_type: None,
-        options: None,
-    };
-    let mut draft = Draft::default();
-    let outcome = match process(&input, &*segmenter, &args.limits.to_limits(), &mut draft) {
-        Ok(objects) => Outcome::Ok(objects),
-        Err(Failure::Client(error) | Failure::Model(error)) => Outcome::Error(error),
-    };
-    let writer = ResultWriter {
-        id,
-        tenant: Tenant::default(),
-        model: segmenter.info().clone(),
-        attempt: 1,
-        worker: "local".into(),
-        trace_id: None,
-        format: ResultFormat::Json,
-        limit_bytes: usize::MAX,
-    };
-    Ok(writer.result(draft, outcome))
-}
-
-/// The result as text in the wanted form, without a newline at the end.
-#[must_use]
-pub fn describe(result: &JobResult, format: SegmentFormat) -> String {
-    match format {
-        SegmentFormat::Json => wire::result_to_json(result),
-        SegmentFormat::Table => table(result),
-    }
-}
-
-fn table(result: &JobResult) -> String {
-    let objects = match &result.outcome {
-        Outcome::Ok(objects) => objects,
-        Outcome::Error(error) => return error.to_string(),
-        Outcome::Expired | Outcome::Cancelled => return result.outcome.status().to_owned(),
-    };
-    let image = result
-        .image
-        .as_ref()
-        .map(|image| format!("{}x{} {}", image.width_px, image.height_px, image.format));
-    let model = result
-        .model
-        .as_ref()
-        .map(|model| format!("model {}", model.name));
-    let head = image
-        .into_iter()
-        .chain(model)
-        .chain([format!("{} objects", objects.len())]);
-    let lines = objects
-        .iter()
-        .enumerate()
-        .map(|(index, object)| line(index + 1, object));
-    let head = head.collect::<Vec<_>>().join(", ");
-    std::iter::once(head)
-        .chain(lines)
-        .collect::<Vec<_>>()
-        .join("\n")
-}
-
-fn line(number: usize, object: &Object) -> String {
-    let Object {
-        bbox,
-        area_px,
-        polygons,
-        ..
-    } = object;
-    let n_holes: usize = polygons.iter().map(|polygon| polygon.holes().len()).sum();
-    let rings = polygons.iter().flat_map(Polygon::rings);
-    let n_vertices: usize = rings.map(|ring| ring.vertices().len()).sum();
-    let corner = format!("({}, {})", bbox.x, bbox.y);
-    let size = format!("{}x{}", bbox.width, bbox.height);
-    format!(
-        "{number:>6}  at {corner:<14} {size:>11} px  area {area_px:>9} px  {} parts, {n_holes} holes, {n_vertices} vertices",
-        polygons.len()
-    )
+    })
 }

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use clap::Parser;
 use segfleet_common::{result::Outcome, shutdown, telemetry};
 use segfleet_worker::{
-    config::{Args, Command, Config, SegmentArgs},
+    config::{Args, Command, Config, OutlineArgs, SegmentArgs},
     local::{self, LocalError},
     run,
 };
@@ -31,10 +31,8 @@ fn main() -> ExitCode {
             }
             Err(mistakes) => complain(&mistakes, USAGE),
         },
-        Command::Segment(args) => segment(&args).unwrap_or_else(|error| match error {
-            LocalError::Model(_) => complain(&error.to_string(), USAGE),
-            LocalError::File { .. } => complain(&error.to_string(), NOT_OK),
-        }),
+        Command::Segment(args) => segment(&args).unwrap_or_else(|error| failed(&error)),
+        Command::Outline(args) => outline(&args).unwrap_or_else(|error| failed(&error)),
     }
 }
 
@@ -66,6 +64,35 @@ fn segment(args: &SegmentArgs) -> Result<ExitCode, LocalError> {
     } else {
         ExitCode::from(NOT_OK)
     })
+}
+
+fn outline(args: &OutlineArgs) -> Result<ExitCode, LocalError> {
+    let document = local::outline_file(args)?;
+    if document.n_holes_lost > 0 {
+        let n_holes = document.n_holes_lost;
+        warn(&format!(
+            "{n_holes} holes cannot be said in this format and are filled"
+        ));
+    }
+    match &args.out {
+        Some(path) => local::write(path, &document.bytes)?,
+        // Whoever read it may have gone.
+        None => drop(io::stdout().write_all(&document.bytes)),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn failed(error: &LocalError) -> ExitCode {
+    let code = match error {
+        LocalError::Model(_) => USAGE,
+        LocalError::Read { .. } | LocalError::Write { .. } | LocalError::Mask { .. } => NOT_OK,
+    };
+    complain(&error.to_string(), code)
+}
+
+#[expect(clippy::print_stderr, reason = "remarks belong there")]
+fn warn(remark: &str) {
+    eprintln!("warning: {remark}");
 }
 
 #[expect(clippy::print_stderr, reason = "mistakes belong there, as clap's do")]

@@ -1,7 +1,10 @@
-//! [`Mask`]: which pixels are foreground.
+//! [`Mask`]: which pixels are foreground; [`PlacedMask`]: which of a part of the image.
+
+use std::ops::Range;
 
 /// Pixels of a word.
-const WORD_BITS: usize = u64::BITS as usize;
+pub(crate) const WORD_BITS: u32 = u64::BITS;
+const WORD_VALUES: usize = WORD_BITS as usize;
 
 /// `height` x `width` foreground flags, one bit each.
 ///
@@ -32,8 +35,8 @@ impl Mask {
         let mut mask = Self::background(width_px, height_px);
         for y in 0..height_px {
             for x in (0..width_px).filter(|&x| is_foreground(x, y)) {
-                let word = y as usize * mask.words_per_row + x as usize / WORD_BITS;
-                mask.words[word] |= 1 << (x as usize % WORD_BITS);
+                let word = y as usize * mask.words_per_row + x as usize / WORD_VALUES;
+                mask.words[word] |= 1 << (x as usize % WORD_VALUES);
             }
         }
         mask
@@ -43,7 +46,7 @@ impl Mask {
     ///
     /// # Panics
     /// When there are not `width * height` values.
-    pub fn from_values<T: Copy>(
+    pub fn from_values<T: Copy + PartialEq>(
         width_px: u32,
         height_px: u32,
         values: &[T],
@@ -60,15 +63,21 @@ impl Mask {
         }
         let rows = values.chunks_exact(width_px as usize);
         for (row, words) in rows.zip(mask.words.chunks_exact_mut(mask.words_per_row)) {
-            for (values, word) in row.chunks(WORD_BITS).zip(words) {
-                *word = pack(values, &is_foreground);
+            let (whole, rest) = row.as_chunks::<WORD_VALUES>();
+            for (values, word) in whole.iter().zip(&mut *words) {
+                *word = pack_word(values, &is_foreground);
+            }
+            if let [.., last] = words
+                && !rest.is_empty()
+            {
+                *last = pack(rest, &is_foreground);
             }
         }
         mask
     }
 
     fn background(width_px: u32, height_px: u32) -> Self {
-        let words_per_row = (width_px as usize).div_ceil(WORD_BITS);
+        let words_per_row = (width_px as usize).div_ceil(WORD_VALUES);
         Self {
             width_px,
             height_px,
@@ -89,6 +98,12 @@ impl Mask {
         self.height_px
     }
 
+    /// Length of a row in words.
+    #[must_use]
+    pub fn words_per_row(&self) -> usize {
+        self.words_per_row
+    }
+
     /// The words of each row, from the top down.
     pub fn rows(&self) -> impl Iterator<Item = &[u64]> {
         self.words.chunks_exact(self.words_per_row.max(1))
@@ -104,10 +119,51 @@ impl Mask {
     }
 }
 
+/// A mask of one object, smaller than the image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlacedMask {
+    /// Which pixels are the object's.
+    pub mask: Mask,
+    /// The image's column of the mask's first one, in pixels.
+    pub left: u32,
+    /// The image's row of the mask's first one, in pixels.
+    pub top: u32,
+}
+
+/// Makes pixels of a row foreground.
+pub(crate) fn fill(row: &mut [u64], columns: Range<u32>) {
+    let mut from = columns.start;
+    while from < columns.end {
+        let n_bits = (WORD_BITS - from % WORD_BITS).min(columns.end - from);
+        let ones = u64::MAX >> (WORD_BITS - n_bits);
+        row[(from / WORD_BITS) as usize] |= ones << (from % WORD_BITS);
+        from += n_bits;
+    }
+}
+
+/// The word of 64 values.
+fn pack_word<T: Copy + PartialEq>(
+    values: &[T; WORD_VALUES],
+    is_foreground: impl Fn(T) -> bool,
+) -> u64 {
+    // Most words are all the same; eight bytes are compared at once.
+    let (eights, _) = values.as_chunks::<8>();
+    let same = [values[0]; 8];
+    if eights.iter().all(|eight| *eight == same) {
+        if is_foreground(values[0]) {
+            u64::MAX
+        } else {
+            0
+        }
+    } else {
+        pack(values, is_foreground)
+    }
+}
+
 /// The word of up to 64 values.
 fn pack<T: Copy>(values: &[T], is_foreground: impl Fn(T) -> bool) -> u64 {
     // Flags first and bits after: the compiler makes vectors of the first loop.
-    let mut flags = [0u8; WORD_BITS];
+    let mut flags = [0u8; WORD_VALUES];
     for (flag, value) in flags.iter_mut().zip(values) {
         *flag = u8::from(is_foreground(*value));
     }

@@ -6,16 +6,17 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use segfleet_common::{
+    decode::{DecodeLimits, decode},
     job::{Metadata, Options},
     limits::{RESULT_OBJECTS, RESULT_VERTICES},
     result::{ErrorCode, ImageInfo, JobError, Object, Stage, Timings},
+    rle::Rle,
     subject::JobId,
     wire::{self, JobMessage},
 };
 
 use crate::{
-    decode::{DecodeLimits, decode},
-    outline::{OutlineError, OutlineOptions, outline},
+    outline::{OutlineError, OutlineOptions, Simplify, outline_mask},
     segment::{SegmentError, Segmenter},
 };
 
@@ -84,14 +85,19 @@ impl From<SegmentError> for Failure {
 
 impl From<OutlineError> for Failure {
     fn from(error: OutlineError) -> Self {
-        let code = match error {
-            OutlineError::TooManyObjects { .. } | OutlineError::TooManyCorners { .. } => {
-                ErrorCode::TooManyObjects
-            }
-            OutlineError::TooManyVertices { .. } => ErrorCode::ResultTooLarge,
-        };
-        Self::Client(JobError::new(code, error.to_string()))
+        Self::Client(outline_failure(&error))
     }
+}
+
+/// What a result says of a mask that is not traced.
+pub(crate) fn outline_failure(error: &OutlineError) -> JobError {
+    let code = match error {
+        OutlineError::TooManyObjects { .. }
+        | OutlineError::TooManyCorners { .. }
+        | OutlineError::TooManyRuns { .. } => ErrorCode::TooManyObjects,
+        OutlineError::TooManyVertices { .. } => ErrorCode::ResultTooLarge,
+    };
+    JobError::new(code, error.to_string())
 }
 
 /// Does one job, and notes in `draft` what it learns on the way.
@@ -113,7 +119,7 @@ pub fn process(
     let started = Instant::now();
     let decoded = decode(&job.image, limits)?;
     note(draft, Stage::Decode, started);
-    draft.image = Some(decoded.info);
+    draft.image = Some(decoded.info.clone());
 
     let started = Instant::now();
     let segmentation = segmenter.segment(&decoded.image, &input.job)?;
@@ -137,7 +143,10 @@ pub fn process(
         max_objects: RESULT_OBJECTS,
         max_vertices: RESULT_VERTICES,
     };
-    let objects = outline(&segmentation.mask, &options)?;
+    let mut objects = outline_mask(&segmentation.mask, &options)?;
+    objects
+        .iter_mut()
+        .for_each(|object| give_form(object, &job.options, &decoded.info));
     note(draft, Stage::Outline, started);
     Ok(objects)
 }
@@ -147,20 +156,29 @@ fn note(draft: &mut Draft, stage: Stage, started: Instant) {
     draft.timings.insert(stage, time);
 }
 
-/// Refuses options of the contract that this version does not carry out: silence would be a wrong answer.
-fn check_served(options: &Options) -> Result<(), JobError> {
-    let asked = [
-        ("simplify_px", options.simplify_px > 0.0),
-        ("max_vertices", options.max_vertices.is_some()),
-        ("score_threshold", options.score_threshold.is_some()),
-        ("forms: coco_rle", options.forms.coco_rle),
-    ];
-    match asked.into_iter().find(|(_, asked)| *asked) {
-        Some((name, _)) => {
-            let message =
-                format!("option {name} is not served by this version of the worker; leave it out");
-            Err(JobError::new(ErrorCode::BadOption, message))
-        }
-        None => Ok(()),
+/// Brings an object with its exact outline into the forms that were asked for.
+pub(crate) fn give_form(object: &mut Object, options: &Options, image: &ImageInfo) {
+    if options.forms.coco_rle {
+        let rle = Rle::of_polygons(&object.polygons, image.width_px, image.height_px);
+        object.coco_rle = Some(rle);
     }
+    if options.forms.polygons {
+        let simplify = Simplify {
+            tolerance_px: options.simplify_px,
+            max_vertices: options.max_vertices.map(|most| most as usize),
+        };
+        simplify.apply(object);
+    } else {
+        object.polygons.clear();
+    }
+}
+
+/// Refuses what this version does not carry out: silence would be a wrong answer.
+fn check_served(options: &Options) -> Result<(), JobError> {
+    if options.score_threshold.is_none() {
+        return Ok(());
+    }
+    let message =
+        "option score_threshold is for models that score, which this version has not; leave it out";
+    Err(JobError::new(ErrorCode::BadOption, message))
 }

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use segfleet_common::{
     broker::Broker,
+    decode::DecodeLimits,
     subject::{ModelName, Tenant},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{decode::DecodeLimits, gate::Gate, pool::Pool, segment::Segmenter};
+use crate::{gate::Gate, pool::Pool, segment::Segmenter};
 
 /// What all deliveries of a worker share.
 #[derive(Debug)]

@@ -116,7 +116,7 @@ mod tests {
             max_objects: 1000,
             max_vertices: 10_000,
         };
-        outline::outline(&chessboard, &options).expect("800 objects")
+        outline::outline_mask(&chessboard, &options).expect("800 objects")
     }
 
     #[test]

@@ -5,11 +5,11 @@ mod map;
 use serde::Deserialize;
 use thiserror::Error;
 
-use self::map::ResultMap;
+use self::map::{PictureMap, ResultMap};
 use crate::{
     limits::VERSION,
     polygon::PolygonError,
-    result::{JobResult, UnknownErrorCode},
+    result::{ImageInfo, JobResult, Object, UnknownErrorCode},
     subject::TokenError,
     wire::{JSON, MSGPACK, media_type, value},
 };
@@ -127,6 +127,16 @@ pub fn result_to_json(result: &JobResult) -> String {
     String::from_utf8(encode_result(result, ResultFormat::Json)).expect("JSON is UTF-8")
 }
 
+/// Writes an image and its objects, as they are in a result, as one line of JSON.
+///
+/// # Panics
+/// Never: a map of plain values can always be written to memory.
+#[must_use]
+pub fn objects_to_json(image: &ImageInfo, objects: &[Object]) -> String {
+    let map = PictureMap::of(image, objects);
+    serde_json::to_string(&map).expect("a map of plain values can always be written")
+}
+
 /// Reads a result by its declared content type, never by what was asked for.
 ///
 /// # Errors
@@ -172,7 +182,7 @@ mod tests {
     use crate::{
         job::Metadata,
         polygon::{BoundingBox, Point, Polygon, Ring},
-        result::{ErrorCode, ImageInfo, JobError, ModelInfo, Object, Outcome, Stage, Timings},
+        result::{ErrorCode, JobError, ModelInfo, Outcome, Stage, Timings},
         subject::Tenant,
     };
 
@@ -214,6 +224,8 @@ mod tests {
                 height: 1,
             },
             area_px: 1,
+            deviation_px: None,
+            coco_rle: None,
             polygons: vec![Polygon::new(ring, vec![]).expect("clockwise")],
         }
     }

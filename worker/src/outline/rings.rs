@@ -4,142 +4,113 @@ use std::collections::HashMap;
 
 use segfleet_common::polygon::{Point, Polygon, Ring, Winding};
 
-use super::{
-    ObjectOf, OutlineError,
-    weave::{Corner, Web},
-};
+use super::walk::{Border, Walk, Walks};
 
-/// The polygon of each part that belongs to an object, with the part, in ascending order of parts.
+/// The polygons of the parts for which `is_wanted(part)`, each with its part, in ascending order.
 pub(super) fn polygons(
-    web: &Web,
-    object_of: &ObjectOf<'_>,
-    max_vertices: usize,
-) -> Result<Vec<(u32, Polygon)>, OutlineError> {
-    let mut rings: Vec<(u32, Ring)> = Vec::new();
-    let mut n_vertices = 0;
-    let mut walked = vec![false; web.corners().len()];
-    for (index, corner) in web.corners().iter().enumerate() {
-        let part = web.part_of(corner);
-        if walked[index] || object_of.of_part(part).is_none() {
-            continue;
+    walks: &Walks,
+    is_wanted: impl Fn(u32) -> bool,
+) -> impl Iterator<Item = (u32, Polygon)> {
+    let mut drafts: Vec<Draft> = Vec::new();
+    // For each part where its draft is.
+    let mut draft_of = vec![usize::MAX; walks.parts.len()];
+    for walk in walks.iter().filter(|walk| is_wanted(walk.part)) {
+        let draft = &mut draft_of[walk.part as usize];
+        // The outer border comes first.
+        if *draft == usize::MAX {
+            *draft = drafts.len();
+            drafts.push(Draft::of(walk.part));
         }
-        let walk = Walk::from(web.corners(), index, &mut walked);
-        n_vertices += walk.corners.len();
-        if n_vertices > max_vertices {
-            return Err(OutlineError::TooManyVertices {
-                limit: max_vertices,
-            });
-        }
-        rings.extend(walk.into_rings().map(|ring| (part, ring)));
+        drafts[*draft].add(&walk);
     }
-    rings.sort_by_key(|(part, _)| *part);
-    let mut by_part: Vec<(u32, Vec<Ring>)> = Vec::new();
-    for (part, ring) in rings {
-        match by_part.last_mut() {
-            Some((last, rings)) if *last == part => rings.push(ring),
-            _ => by_part.push((part, vec![ring])),
-        }
-    }
-    Ok(by_part
-        .into_iter()
-        .map(|(part, rings)| (part, into_polygon(rings)))
-        .collect())
+    drafts.into_iter().map(Draft::finish)
 }
 
-/// A closed walk from its first corner in reading order.
-struct Walk {
-    corners: Vec<Point>,
-    /// Of these, the indexes of those where two pixels touch: the walk may come there twice.
-    shared: Vec<usize>,
+/// The rings of a part, as far as they are known.
+struct Draft {
+    part: u32,
+    exterior: Option<Ring>,
+    holes: Vec<Ring>,
 }
 
-impl Walk {
-    fn from(web: &[Corner], first: usize, walked: &mut [bool]) -> Self {
-        let mut walk = Self {
-            corners: Vec::new(),
-            shared: Vec::new(),
-        };
-        let mut index = first;
-        loop {
-            walked[index] = true;
-            let at = web[index].at;
-            // The two corners of such a place follow each other.
-            let twin = |other: Option<usize>| {
-                other
-                    .and_then(|other| web.get(other))
-                    .is_some_and(|twin| twin.at == at)
-            };
-            if twin(index.checked_sub(1)) || twin(Some(index + 1)) {
-                walk.shared.push(walk.corners.len());
-            }
-            walk.corners.push(at);
-            index = web[index].next as usize;
-            if index == first {
-                return walk;
-            }
+impl Draft {
+    fn of(part: u32) -> Self {
+        Self {
+            part,
+            exterior: None,
+            holes: Vec::new(),
         }
     }
 
-    fn into_rings(self) -> impl Iterator<Item = Ring> {
-        let Self { corners, shared } = self;
-        let simple = if shared.is_empty() {
-            vec![corners]
+    fn add(&mut self, walk: &Walk<'_>) {
+        if walk.shared.is_empty() {
+            let mut points = walk.points.to_vec();
+            if walk.border == Border::Inner {
+                points.rotate_left(1);
+            }
+            self.add_ring(points);
         } else {
-            split(&corners, &shared)
-        };
-        simple.into_iter().map(|corners| {
-            Ring::new(corners).expect("a closed walk around pixels encloses an area")
-        })
+            split(walk, |points| self.add_ring(from_first(points)));
+        }
+    }
+
+    fn add_ring(&mut self, points: Vec<Point>) {
+        let ring = Ring::new(points).expect("a closed walk around pixels encloses an area");
+        match ring.winding() {
+            Winding::Clockwise => self.exterior = Some(ring),
+            Winding::CounterClockwise => self.holes.push(ring),
+        }
+    }
+
+    fn finish(mut self) -> (u32, Polygon) {
+        self.holes
+            .sort_by_key(|hole| reading_order(&hole.vertices()[0]));
+        let exterior = self.exterior.expect("a part has one outer border");
+        let polygon = Polygon::new(exterior, self.holes).expect("rings are told by their winding");
+        (self.part, polygon)
     }
 }
 
-/// Cuts a closed walk at every corner that it passes more than once, into simple closed walks, each from its
-/// first corner in reading order. Only the `shared` corners can be such.
-fn split(corners: &[Point], shared: &[usize]) -> Vec<Vec<Point>> {
-    let mut simple = Vec::new();
-    let mut open: Vec<Point> = Vec::with_capacity(corners.len());
+/// Cuts a walk at every corner that it passes more than once, into simple ones.
+fn split(walk: &Walk<'_>, mut simple: impl FnMut(Vec<Point>)) {
+    let Walk {
+        points,
+        shared,
+        offset,
+        ..
+    } = *walk;
+    let mut open: Vec<Point> = Vec::with_capacity(points.len());
     // Where in `open` each shared corner is.
     let mut passed: HashMap<Point, usize> = HashMap::with_capacity(shared.len());
     let mut from = 0;
-    for &index in shared {
-        open.extend_from_slice(&corners[from..index]);
+    for index in shared.iter().map(|index| index - offset) {
+        open.extend_from_slice(&points[from..index]);
         from = index;
-        let corner = corners[index];
+        let corner = points[index];
         // What was cut away may have left a place that is somebody else's now.
         let start = passed
             .get(&corner)
             .filter(|place| open.get(**place) == Some(&corner));
         if let Some(&start) = start {
-            simple.push(from_first(open.split_off(start)));
+            simple(open.split_off(start));
         }
         passed.insert(corner, open.len());
     }
-    open.extend_from_slice(&corners[from..]);
-    simple.push(from_first(open));
-    simple
+    open.extend_from_slice(&points[from..]);
+    simple(open);
 }
 
-fn from_first(mut corners: Vec<Point>) -> Vec<Point> {
-    let first = corners
+/// The same ring from its first corner in reading order.
+pub(super) fn from_first(mut points: Vec<Point>) -> Vec<Point> {
+    let first = points
         .iter()
         .enumerate()
         .min_by_key(|(_, corner)| reading_order(corner));
     let first = first.map_or(0, |(index, _)| index);
-    corners.rotate_left(first);
-    corners
+    points.rotate_left(first);
+    points
 }
 
 pub(super) fn reading_order(point: &Point) -> (u32, u32) {
     (point.y, point.x)
-}
-
-/// The polygon of one part's rings: its one clockwise ring and the others as holes, in reading order.
-fn into_polygon(mut rings: Vec<Ring>) -> Polygon {
-    let exterior = rings
-        .iter()
-        .position(|ring| ring.winding() == Winding::Clockwise);
-    let exterior = rings.swap_remove(exterior.expect("a part has an outer border"));
-    rings.sort_by_key(|hole| reading_order(&hole.vertices()[0]));
-    Polygon::new(exterior, rings)
-        .expect("a 4-connected part has one outer border, all others are holes")
 }

@@ -1,7 +1,7 @@
 //! [`DisjointSets`]: what belongs together.
 
 /// Disjoint sets of indexes; the smallest index of each set is its root.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct DisjointSets {
     parents: Vec<u32>,
 }
@@ -13,13 +13,6 @@ impl DisjointSets {
         Self {
             parents: (0..n_sets).collect(),
         }
-    }
-
-    /// Adds a set of one index, the next one.
-    pub(super) fn add(&mut self) -> u32 {
-        let index = u32::try_from(self.parents.len()).expect("an image has fewer than 2^32 pixels");
-        self.parents.push(index);
-        index
     }
 
     pub(super) fn join(&mut self, one: u32, other: u32) {
@@ -37,8 +30,8 @@ impl DisjointSets {
         index
     }
 
-    /// For each index the number of its set, counted from 0 in order of roots; and how many sets there are.
-    pub(super) fn number(mut self) -> (Vec<u32>, usize) {
+    /// For each index the number of its set, counted from 0 in order of roots.
+    pub(super) fn number(mut self) -> Vec<u32> {
         let mut n_sets = 0;
         for index in 0..self.parents.len() {
             let parent = self.parents[index];
@@ -50,7 +43,7 @@ impl DisjointSets {
                 self.parents[parent as usize]
             };
         }
-        (self.parents, n_sets as usize)
+        self.parents
     }
 }
 
@@ -64,6 +57,6 @@ mod tests {
         sets.join(5, 1);
         sets.join(4, 3);
         sets.join(3, 5);
-        assert_eq!(sets.number(), (vec![0, 1, 2, 1, 1, 1], 3));
+        assert_eq!(sets.number(), [0, 1, 2, 1, 1, 1]);
     }
 }

@@ -53,7 +53,7 @@ fn describe(objects: &[Object]) -> Vec<String> {
 }
 
 fn check(options: &OutlineOptions, rows: &[&str], expected: &[&str]) {
-    let objects = outline(&mask(rows), options).expect("few objects");
+    let objects = outline_mask(&mask(rows), options).expect("few objects");
     assert_eq!(describe(&objects), expected, "{rows:#?}");
 }
 
@@ -116,13 +116,13 @@ fn small_objects_are_left_out_and_too_many_are_refused() {
         min_area_px: 2,
         ..FOUR
     };
-    let boxes: Vec<_> = outline(&mask(&rows), &options)
+    let boxes: Vec<_> = outline_mask(&mask(&rows), &options)
         .expect("few objects")
         .iter()
         .map(|o| o.area_px)
         .collect();
     assert_eq!(boxes, [2, 2]);
-    let error = outline(
+    let error = outline_mask(
         &mask(&rows),
         &OutlineOptions {
             max_objects: 2,
@@ -140,7 +140,7 @@ fn outlines_too_long_are_refused() {
         max_vertices: 11,
         ..EIGHT
     };
-    let error = outline(&mask(&["#.#.#"]), &options).expect_err("twelve corners");
+    let error = outline_mask(&mask(&["#.#.#"]), &options).expect_err("twelve corners");
     assert_eq!(
         error.to_string(),
         "the outlines have more than 11 vertices; raise min_area_px"
@@ -191,7 +191,7 @@ fn bbox_of(object: &Object) -> BoundingBox {
 }
 
 fn check_exact(mask: &Mask, options: &OutlineOptions) {
-    let objects = outline(mask, options).expect("no limit");
+    let objects = outline_mask(mask, options).expect("no limit");
     assert_eq!(
         &rasterise(&objects, mask.width_px(), mask.height_px()),
         mask
@@ -218,19 +218,97 @@ fn every_mask_of_4_by_4_comes_back_bit_for_bit() {
     }
 }
 
+/// A mask with about `percent` foreground. Any hash will do, as long as a failing case shrinks and repeats.
+fn noise(width: u32, height: u32, percent: u64, seed: u64) -> Mask {
+    let threshold = percent * u64::from(u32::MAX) / 100;
+    Mask::from_fn(width, height, |x, y| hash(seed, x, y) < threshold)
+}
+
+/// 32 bits.
+fn hash(seed: u64, x: u32, y: u32) -> u64 {
+    let mixed = (seed ^ (u64::from(y) << 32 | u64::from(x))).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 32
+}
+
+#[test]
+fn labels_are_objects_whether_connected_or_not() {
+    let map = LabelMap::new(4, vec![7u8, 7, 9, 7, 0, 9, 9, 7]);
+    let found = outline_labels(&map, &EIGHT).expect("two objects");
+    let (labels, objects): (Vec<u32>, Vec<Object>) = found.into_iter().unzip();
+    assert_eq!(labels, [7, 9]);
+    assert_eq!(
+        describe(&objects),
+        [
+            "0,0 2,0 2,1 0,1 | 3,0 4,0 4,2 3,2",
+            "2,0 3,0 3,2 1,2 1,1 2,1"
+        ]
+    );
+    let small = OutlineOptions {
+        min_area_px: 4,
+        max_objects: 0,
+        ..EIGHT
+    };
+    let error = outline_labels(&map, &small).expect_err("one object");
+    let expected = "1 objects of at least 4 px were found, the limit is 0; raise min_area_px";
+    assert_eq!(error.to_string(), expected);
+}
+
+#[test]
+fn placed_masks_are_objects_where_they_are_put() {
+    let ring = PlacedMask {
+        mask: mask(&["###", "#.#", "###"]),
+        left: 10,
+        top: 20,
+    };
+    let nothing = PlacedMask {
+        mask: mask(&["..."]),
+        left: 0,
+        top: 0,
+    };
+    let pieces = PlacedMask {
+        mask: mask(&["#.#"]),
+        left: 70,
+        top: 0,
+    };
+    let found = outline_placed(&[ring, nothing, pieces], &EIGHT).expect("two objects");
+    let (indexes, objects): (Vec<usize>, Vec<Object>) = found.into_iter().unzip();
+    assert_eq!(indexes, [0, 2]);
+    assert_eq!(
+        describe(&objects),
+        [
+            "10,20 13,20 13,23 10,23 - 11,21 11,22 12,22 12,21",
+            "70,0 71,0 71,1 70,1 | 72,0 73,0 73,1 72,1"
+        ]
+    );
+    assert_eq!(objects[0].bbox.x, 10);
+}
+
 proptest! {
+    // Both connectivities each: with all masks of 4 by 4 far more than 10,000 masks.
+    #![proptest_config(ProptestConfig::with_cases(10_000))]
     #[test]
     fn random_masks_come_back_bit_for_bit(
-        width in 1u32..140, height in 1u32..24, percent in 5u64..95, seed: u64,
+        width in 1u32..140, height in 1u32..24, percent in 2u64..99, seed: u64,
     ) {
-        let threshold = percent * u64::from(u32::MAX) / 100;
-        // Any hash will do, as long as a failing case shrinks and repeats.
-        let noise = |x: u32, y: u32| {
-            let mixed = (seed ^ (u64::from(y) << 32 | u64::from(x))).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 32
-        };
-        let mask = Mask::from_fn(width, height, |x, y| noise(x, y) < threshold);
+        let mask = noise(width, height, percent, seed);
         check_exact(&mask, &EIGHT);
         check_exact(&mask, &FOUR);
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_label_is_what_its_own_mask_would_be(
+        width in 1u32..140, height in 1u32..24, n_labels in 1u64..5, seed: u64,
+    ) {
+        let label = |x: u32, y: u32| u16::try_from(hash(seed, x / 3, y) % n_labels * 300).expect("small");
+        let places = (0..height).flat_map(|y| (0..width).map(move |x| (x, y)));
+        let map = LabelMap::new(width, places.map(|(x, y)| label(x, y)).collect());
+        for (found, object) in outline_labels(&map, &EIGHT).expect("no limit") {
+            let own = Mask::from_fn(width, height, |x, y| u32::from(label(x, y)) == found);
+            let placed = PlacedMask { mask: own, left: 0, top: 0 };
+            let alone = outline_placed(&[placed], &EIGHT).expect("no limit");
+            prop_assert_eq!(&object, &alone[0].1);
+        }
     }
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use image::{DynamicImage, GrayImage, ImageFormat, Luma};
 use rmpv::Value;
-use segfleet_common::{broker::Settings, limits::METADATA_BYTES};
-use segfleet_worker::{decode::DecodeLimits, segment};
+use segfleet_common::{broker::Settings, decode::DecodeLimits, limits::METADATA_BYTES};
+use segfleet_worker::segment;
 
 use crate::{
     fleet::{Fleet, JobMessage, ending},

@@ -7,11 +7,12 @@ use futures_util::StreamExt;
 use rmpv::Value;
 use segfleet_common::{
     broker::{Broker, ConnectArgs, Settings, Setup, StreamStatus},
+    decode::DecodeLimits,
     result::{JobResult, Outcome},
     subject::{ModelName, Tenant},
     wire,
 };
-use segfleet_worker::{RunReport, config::Config, decode::DecodeLimits, run, segment::Segmenter};
+use segfleet_worker::{RunReport, config::Config, run, segment::Segmenter};
 use tokio::{task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 

@@ -1,7 +1,7 @@
 //! What files decode, and to which upright pixels.
 
 use image::{DynamicImage, GrayImage, ImageFormat, Luma, Rgb, RgbImage};
-use segfleet_worker::decode::{DecodeLimits, Decoded, decode};
+use segfleet_common::decode::{DecodeLimits, Decoded, decode};
 
 use crate::models::encode;
 

@@ -10,6 +10,7 @@ use crate::{
     limits::VERSION,
     polygon::{BoundingBox, Point, Polygon, PolygonError, Ring},
     result::{ImageInfo, JobError, JobResult, ModelInfo, Object, Outcome, Stage, Timings},
+    rle::Rle,
     subject::{JobId, Tenant},
 };
 
@@ -40,6 +41,22 @@ pub(super) struct ResultMap<M> {
     trace_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) metadata: Option<M>,
+}
+
+/// The part of a result that is about the image.
+#[derive(Serialize)]
+pub(super) struct PictureMap {
+    image: ImageMap,
+    objects: Vec<ObjectMap>,
+}
+
+impl PictureMap {
+    pub(super) fn of(image: &ImageInfo, objects: &[Object]) -> Self {
+        Self {
+            image: ImageMap::from_image(image),
+            objects: objects.iter().map(ObjectMap::from_object).collect(),
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -74,8 +91,20 @@ struct ObjectMap {
     score: Option<f64>,
     bbox: (u32, u32, u32, u32),
     area_px: u64,
-    #[serde(default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deviation_px: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    coco_rle: Option<RleMap>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     polygons: Vec<PolygonMap>,
+}
+
+/// As COCO's tools take it.
+#[derive(Serialize, Deserialize)]
+struct RleMap {
+    /// Height, then width.
+    size: (u32, u32),
+    counts: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -140,12 +169,7 @@ impl<M> ResultMap<M> {
             id: result.id.to_string(),
             tenant: result.tenant.to_string(),
             status: result.outcome.status().to_owned(),
-            image: result.image.clone().map(|image| ImageMap {
-                width: image.width_px,
-                height: image.height_px,
-                format: image.format,
-                orientation: image.orientation,
-            }),
+            image: result.image.as_ref().map(ImageMap::from_image),
             model: result.model.clone().map(
                 |ModelInfo {
                      name,
@@ -224,6 +248,17 @@ impl<M> ResultMap<M> {
     }
 }
 
+impl ImageMap {
+    fn from_image(image: &ImageInfo) -> Self {
+        Self {
+            width: image.width_px,
+            height: image.height_px,
+            format: image.format.clone(),
+            orientation: image.orientation,
+        }
+    }
+}
+
 impl ObjectMap {
     fn from_object(object: &Object) -> Self {
         let Object {
@@ -232,6 +267,8 @@ impl ObjectMap {
             score,
             bbox,
             area_px,
+            deviation_px,
+            coco_rle,
             polygons,
         } = object;
         Self {
@@ -240,6 +277,8 @@ impl ObjectMap {
             score: *score,
             bbox: (bbox.x, bbox.y, bbox.width, bbox.height),
             area_px: *area_px,
+            deviation_px: *deviation_px,
+            coco_rle: coco_rle.as_ref().map(RleMap::from_rle),
             polygons: polygons.iter().map(PolygonMap::from_polygon).collect(),
         }
     }
@@ -251,6 +290,8 @@ impl ObjectMap {
             score,
             bbox: (x, y, width, height),
             area_px,
+            deviation_px,
+            coco_rle,
             polygons,
         } = self;
         let polygons = polygons
@@ -268,8 +309,28 @@ impl ObjectMap {
                 height,
             },
             area_px,
+            deviation_px,
+            coco_rle: coco_rle.map(RleMap::into_rle),
             polygons,
         })
+    }
+}
+
+impl RleMap {
+    fn from_rle(rle: &Rle) -> Self {
+        Self {
+            size: (rle.height_px, rle.width_px),
+            counts: rle.counts.clone(),
+        }
+    }
+
+    fn into_rle(self) -> Rle {
+        let (height_px, width_px) = self.size;
+        Rle {
+            width_px,
+            height_px,
+            counts: self.counts,
+        }
     }
 }
 

@@ -5,11 +5,11 @@
 
 use std::io::Cursor;
 
-use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
-use segfleet_common::{
+use crate::{
     limits,
     result::{ErrorCode, ImageInfo, JobError},
 };
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 
 /// What is served, for error messages.
 const FORMATS: &str = "JPEG, PNG, WebP, TIFF, BMP or GIF";

@@ -1,0 +1,51 @@
+//! GeoJSON: a FeatureCollection with a MultiPolygon for each object.
+//!
+//! Coordinates are pixels with y down, as image tools have it; read with y up, exteriors run counter-clockwise, as
+//! GeoJSON wants it.
+//!
+//! Source: RFC 7946, sections 3.1.6, 3.1.7, 3.2, 3.3.
+
+use serde_json::{Value, json};
+
+use super::Picture;
+use crate::{
+    polygon::{Polygon, Ring},
+    result::Object,
+};
+
+pub(super) fn write(picture: &Picture<'_>) -> String {
+    let features: Vec<Value> = picture.objects.iter().map(feature).collect();
+    json!({ "type": "FeatureCollection", "features": features }).to_string()
+}
+
+fn feature(object: &Object) -> Value {
+    let coordinates: Vec<Value> = object.polygons.iter().map(polygon).collect();
+    let mut properties = json!({ "area_px": object.area_px });
+    let told = [
+        ("label", object.label.as_deref().map(Value::from)),
+        ("class_id", object.class_id.map(Value::from)),
+        ("score", object.score.map(Value::from)),
+        ("deviation_px", object.deviation_px.map(Value::from)),
+    ];
+    for (key, value) in told {
+        if let Some(value) = value {
+            properties[key] = value;
+        }
+    }
+    json!({
+        "type": "Feature",
+        "properties": properties,
+        "geometry": { "type": "MultiPolygon", "coordinates": coordinates },
+    })
+}
+
+fn polygon(polygon: &Polygon) -> Value {
+    polygon.rings().map(ring).collect()
+}
+
+/// The first position is repeated at the end.
+fn ring(ring: &Ring) -> Value {
+    let vertices = ring.vertices();
+    let closed = vertices.iter().chain(&vertices[..1]);
+    closed.map(|p| json!([p.x, p.y])).collect()
+}

@@ -1,0 +1,133 @@
+//! A PNG of the image with its objects over it: translucent fill, outline, label.
+
+use std::{io::Cursor, sync::LazyLock};
+
+use ab_glyph::FontRef;
+use image::{ImageFormat, Rgba, RgbaImage};
+use imageproc::{
+    drawing::{Blend, draw_filled_rect_mut, draw_line_segment_mut, draw_text_mut, text_size},
+    rect::Rect,
+};
+
+use super::{Picture, colour};
+use crate::{
+    decode::{DecodeLimits, decode},
+    polygon::{Point, Polygon},
+    raster,
+    result::{JobError, Object},
+};
+
+/// How much of the image shows through a fill: alpha of 255.
+const FILL_ALPHA: u8 = 90;
+/// Width of outlines, as a share of the image's shorter side; one pixel at least.
+const LINE_SHARE: u32 = 1000;
+/// Height of labels, as a share of the image's shorter side.
+const LABEL_SHARE: u32 = 32;
+/// Height of the smallest labels.
+const MIN_LABEL_PX: u32 = 12;
+
+/// Hack, a face for screens.
+static FONT: LazyLock<FontRef<'static>> = LazyLock::new(|| {
+    FontRef::try_from_slice(epaint_default_fonts::HACK_REGULAR).expect("a font that was built in")
+});
+
+pub(super) fn write(picture: &Picture<'_>) -> Result<Vec<u8>, JobError> {
+    let decoded = decode(picture.file, &DecodeLimits::STANDARD)?;
+    let mut canvas = Blend(decoded.image.into_rgba8());
+    for (index, object) in picture.objects.iter().enumerate() {
+        fill(&mut canvas, object, index);
+    }
+    for (index, object) in picture.objects.iter().enumerate() {
+        draw_outline(&mut canvas.0, object, index);
+    }
+    for (index, object) in picture.objects.iter().enumerate() {
+        draw_label(&mut canvas, object, index);
+    }
+    let mut file = Cursor::new(Vec::new());
+    let written = canvas.0.write_to(&mut file, ImageFormat::Png);
+    written.expect("a PNG can always be written to memory");
+    Ok(file.into_inner())
+}
+
+fn fill(canvas: &mut Blend<RgbaImage>, object: &Object, index: usize) {
+    let [red, green, blue] = colour::of_object(index);
+    let colour = Rgba([red, green, blue, FILL_ALPHA]);
+    let height = canvas.0.height();
+    for run in raster::columns(&object.polygons, canvas.0.width(), height).chunks_exact(2) {
+        let mut from = run[0];
+        while from < run[1] {
+            let to = run[1].min((from / u64::from(height) + 1) * u64::from(height));
+            let x = side(from / u64::from(height));
+            let column = Rect::at(x, side(from % u64::from(height)));
+            let n_rows = u32::try_from(to - from).expect("within a column");
+            draw_filled_rect_mut(canvas, column.of_size(1, n_rows), colour);
+            from = to;
+        }
+    }
+}
+
+/// Along the pixels on the inner side of the edges, which is the right-hand one.
+fn draw_outline(canvas: &mut RgbaImage, object: &Object, index: usize) {
+    let [red, green, blue] = colour::of_object(index);
+    let colour = Rgba([red, green, blue, 255]);
+    let n_lines = canvas.width().min(canvas.height()) / LINE_SHARE + 1;
+    for ring in object.polygons.iter().flat_map(Polygon::rings) {
+        let vertices = ring.vertices();
+        let ends = vertices[1..].iter().chain(&vertices[..1]);
+        for edge in vertices.iter().zip(ends) {
+            for line in 0..n_lines {
+                let (from, to) = inner_line(edge, line);
+                draw_line_segment_mut(canvas, from, to, colour);
+            }
+        }
+    }
+}
+
+/// The middles of the first and the last pixel beside an edge; the line 0 is the nearest one.
+fn inner_line((from, to): (&Point, &Point), line: u32) -> ((f32, f32), (f32, f32)) {
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "an image's sides are far below 2^24"
+    )]
+    let at = |p: &Point| (p.x as f32, p.y as f32);
+    let ((x0, y0), (x1, y1)) = (at(from), at(to));
+    let length = (x1 - x0).hypot(y1 - y0);
+    let (along_x, along_y) = ((x1 - x0) / length, (y1 - y0) / length);
+    #[expect(clippy::cast_precision_loss, reason = "a few lines")]
+    let inwards = line as f32 + 0.5;
+    // A pixel's number is its middle's coordinate less a half.
+    let beside = |x: f32, y: f32, along: f32| {
+        (
+            x + along * along_x - inwards * along_y - 0.5,
+            y + along * along_y + inwards * along_x - 0.5,
+        )
+    };
+    (beside(x0, y0, 0.5), beside(x1, y1, -0.5))
+}
+
+/// The label, or else the number, in the corner of the object's box, where there is room for it.
+fn draw_label(canvas: &mut Blend<RgbaImage>, object: &Object, index: usize) {
+    let shorter = canvas.0.width().min(canvas.0.height());
+    let height_px = (shorter / LABEL_SHARE).max(MIN_LABEL_PX);
+    if object.bbox.width < height_px || object.bbox.height < height_px {
+        return;
+    }
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "an image's sides are far below 2^24"
+    )]
+    let scale = height_px as f32;
+    let number = (index + 1).to_string();
+    let text = object.label.as_deref().unwrap_or(&number);
+    let (x, y) = (side(object.bbox.x.into()), side(object.bbox.y.into()));
+    let (width, height) = text_size(scale, &*FONT, text);
+    let [red, green, blue] = colour::of_object(index);
+    let ground = Rect::at(x, y).of_size(width + 4, height + 4);
+    draw_filled_rect_mut(canvas, ground, Rgba([red, green, blue, 220]));
+    let black = Rgba([0, 0, 0, 255]);
+    draw_text_mut(canvas, black, x + 2, y, scale, &*FONT, text);
+}
+
+fn side(px: u64) -> i32 {
+    i32::try_from(px).unwrap_or(i32::MAX)
+}

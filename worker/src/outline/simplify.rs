@@ -1,0 +1,85 @@
+//! [`Simplify`]: fewer vertices, within a stated distance of the exact outline, and still valid.
+//!
+//! Vertices are taken away one by one, the cheapest first. The cost of a vertex is the distance, from the line that
+//! would take its place, of all that this line stands for, so errors do not add up. A vertex stays as long as
+//! another one lies in the triangle that it forms with its neighbours: so no edge ever crosses or meets another
+//! edge, and holes stay where they are.
+//!
+//! The order by cost and the triangle are those of M. Visvalingam and J. D. Whyatt, "Line generalisation by repeated
+//! elimination of points" (1993) and of its topology-preserving variants; the cost is here the distance instead of
+//! the triangle's area, so that it can be promised.
+
+mod grid;
+mod thinning;
+
+use segfleet_common::{
+    polygon::{Point, Polygon, Ring},
+    result::Object,
+};
+
+use self::thinning::Thinning;
+use super::rings::from_first;
+
+/// How far outlines may be simplified.
+///
+/// No point of the exact outline is then farther than the object's `deviation_px` from the new one, nor the other
+/// way round. Vertices are some of the exact ones. Polygons stay valid: rings are simple, touch at most where they
+/// did before, and holes stay inside. Objects are simplified each for itself: neighbours that shared an edge may
+/// get gaps and overlaps of up to the deviation. `bbox` and `area_px` stay those of the mask.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Simplify {
+    /// Largest deviation where `max_vertices` does not want more, in pixels.
+    pub tolerance_px: f64,
+    /// Most vertices of one object, 3 or more. What the tolerance leaves is simplified further until it fits. Where
+    /// leaving out a whole ring costs less (half the shorter side of its box), the hole is filled or the part left
+    /// out, but never all of an object.
+    pub max_vertices: Option<usize>,
+}
+
+impl Simplify {
+    /// Exact outlines.
+    pub const NOT: Self = Self {
+        tolerance_px: 0.0,
+        max_vertices: None,
+    };
+
+    /// Simplifies the polygons of `object`, which are exact, and notes the deviation, if any.
+    ///
+    /// # Panics
+    /// Never: polygons of the tracer stay valid.
+    pub fn apply(&self, object: &mut Object) {
+        let rings = object.polygons.iter().flat_map(Polygon::rings);
+        let n_vertices: usize = rings.map(|ring| ring.vertices().len()).sum();
+        let fits = self.max_vertices.is_none_or(|most| n_vertices <= most);
+        if self.tolerance_px <= 0.0 && fits {
+            return;
+        }
+        let mut thinning = Thinning::of(&object.polygons);
+        thinning.run(self);
+        object.deviation_px = Some(thinning.deviation_px());
+        let polygons = std::mem::take(&mut object.polygons);
+        let mut rings = thinning.rings();
+        let mut kept = || rings.next().expect("as many rings as there were");
+        for polygon in polygons {
+            let exterior = kept();
+            let holes: Vec<Ring> = polygon
+                .holes()
+                .iter()
+                .filter_map(|_| kept().map(ring))
+                .collect();
+            if let Some(exterior) = exterior {
+                let polygon = Polygon::new(ring(exterior), holes);
+                object
+                    .polygons
+                    .push(polygon.expect("windings stay as they were"));
+            }
+        }
+    }
+}
+
+fn ring(points: Vec<Point>) -> Ring {
+    Ring::new(from_first(points)).expect("a ring keeps three vertices that are not on one line")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,221 @@
+//! What must hold for simplified outlines of any mask, checked edge by edge.
+
+use proptest::prelude::*;
+use segfleet_common::{job::Connectivity, polygon::Winding};
+
+use super::*;
+use crate::{
+    mask::Mask,
+    outline::{OutlineOptions, outline_mask},
+};
+
+type Edge = (Point, Point);
+
+fn objects(mask: &Mask) -> Vec<Object> {
+    let options = OutlineOptions {
+        connectivity: Connectivity::Eight,
+        min_area_px: 1,
+        max_objects: usize::MAX,
+        max_vertices: usize::MAX,
+    };
+    outline_mask(mask, &options).expect("no limit")
+}
+
+fn tolerance(tolerance_px: f64) -> Simplify {
+    Simplify {
+        tolerance_px,
+        max_vertices: None,
+    }
+}
+
+fn simplified(object: &Object, wanted: &Simplify) -> Object {
+    let mut object = object.clone();
+    wanted.apply(&mut object);
+    object
+}
+
+fn rings(object: &Object) -> impl Iterator<Item = &Ring> {
+    object.polygons.iter().flat_map(Polygon::rings)
+}
+
+fn n_vertices(object: &Object) -> usize {
+    rings(object).map(|ring| ring.vertices().len()).sum()
+}
+
+fn edges(object: &Object) -> Vec<Edge> {
+    let of_ring = |ring: &Ring| {
+        let vertices = ring.vertices().to_vec();
+        let ends: Vec<Point> = vertices[1..]
+            .iter()
+            .chain(&vertices[..1])
+            .copied()
+            .collect();
+        vertices.into_iter().zip(ends)
+    };
+    rings(object).flat_map(of_ring).collect()
+}
+
+/// Which side of an edge a point is on: -1, 0, 1.
+fn side((from, to): Edge, point: Point) -> i64 {
+    let at = |p: Point| (i64::from(p.x), i64::from(p.y));
+    let ((ax, ay), (bx, by), (x, y)) = (at(from), at(to), at(point));
+    ((bx - ax) * (y - ay) - (by - ay) * (x - ax)).signum()
+}
+
+fn is_on(edge: Edge, point: Point) -> bool {
+    let within = |a: u32, b: u32, value: u32| (a.min(b)..=a.max(b)).contains(&value);
+    side(edge, point) == 0
+        && within(edge.0.x, edge.1.x, point.x)
+        && within(edge.0.y, edge.1.y, point.y)
+}
+
+/// Whether two edges have more in common than an end of both.
+fn cross(one: Edge, other: Edge) -> bool {
+    let crossed =
+        side(one, other.0) * side(one, other.1) < 0 && side(other, one.0) * side(other, one.1) < 0;
+    let ends = [one.0, one.1, other.0, other.1];
+    let inside_of =
+        |edge: Edge, point: Point| is_on(edge, point) && point != edge.0 && point != edge.1;
+    let touched = ends
+        .iter()
+        .any(|end| inside_of(one, *end) || inside_of(other, *end));
+    let doubled = one == other || one == (other.1, other.0);
+    crossed || touched || doubled
+}
+
+fn check_valid(object: &Object) {
+    let edges = edges(object);
+    for (index, one) in edges.iter().enumerate() {
+        for other in &edges[index + 1..] {
+            assert!(!cross(*one, *other), "{one:?} and {other:?} in {object:?}");
+        }
+    }
+    for polygon in &object.polygons {
+        assert_eq!(polygon.exterior().winding(), Winding::Clockwise);
+        assert!(polygon.area_px2() > 0.0, "holes are inside: {polygon:?}");
+    }
+}
+
+/// The largest distance of points along some edges from some others.
+fn farthest_px(from: &[Edge], to: &[Edge]) -> f64 {
+    let at = |p: Point| (f64::from(p.x), f64::from(p.y));
+    let mut farthest: f64 = 0.0;
+    for (start, end) in from {
+        let ((ax, ay), (bx, by)) = (at(*start), at(*end));
+        for step in 0..=8 {
+            let share = f64::from(step) / 8.0;
+            let point = (ax + share * (bx - ax), ay + share * (by - ay));
+            let nearest = to.iter().map(|edge| distance_px(point, *edge));
+            farthest = farthest.max(nearest.fold(f64::INFINITY, f64::min));
+        }
+    }
+    farthest
+}
+
+fn distance_px((x, y): (f64, f64), (from, to): Edge) -> f64 {
+    let (ax, ay) = (f64::from(from.x), f64::from(from.y));
+    let (dx, dy) = (f64::from(to.x) - ax, f64::from(to.y) - ay);
+    let along = ((x - ax) * dx + (y - ay) * dy) / (dx * dx + dy * dy);
+    let along = along.clamp(0.0, 1.0);
+    (x - ax - along * dx).hypot(y - ay - along * dy)
+}
+
+/// Some blobs with holes, of any roughness.
+fn mask(width: u32, height: u32, seed: u64) -> Mask {
+    let coarse = |x: u32, y: u32| {
+        let mixed =
+            (seed ^ (u64::from(y) << 32 | u64::from(x))).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 60
+    };
+    // Blocks of 1 to 4 pixels, and a few single ones.
+    let block = u32::try_from(seed % 4 + 1).expect("small");
+    Mask::from_fn(width, height, |x, y| {
+        (coarse(x / block, y / block) < 8) ^ (coarse(x + 1000, y) == 0)
+    })
+}
+
+#[test]
+fn a_staircase_becomes_a_line() {
+    let stairs = Mask::from_fn(20, 20, |x, y| x <= y);
+    let [stairs] = &objects(&stairs)[..] else {
+        panic!("one object")
+    };
+    let simple = simplified(stairs, &tolerance(0.75));
+    assert_eq!(n_vertices(stairs), 42);
+    assert!(n_vertices(&simple) <= 5, "{simple:?}");
+    assert_eq!((simple.area_px, simple.bbox), (stairs.area_px, stairs.bbox));
+    assert!(simple.deviation_px.expect("it was simplified") <= 0.75);
+}
+
+#[test]
+fn a_hole_stays_inside_and_a_tight_fit_keeps_its_vertices() {
+    // The exterior could be a triangle within the tolerance, but for the hole.
+    let frame = Mask::from_fn(9, 9, |x, y| !((1..8).contains(&x) && (1..8).contains(&y)));
+    let [frame] = &objects(&frame)[..] else {
+        panic!("one object")
+    };
+    let simple = simplified(frame, &tolerance(100.0));
+    assert_eq!(simple.polygons[0].holes().len(), 1);
+    check_valid(&simple);
+}
+
+#[test]
+fn most_vertices_raise_the_tolerance_and_fill_small_holes_first() {
+    let holed = Mask::from_fn(40, 40, |x, y| (x, y) != (20, 20) && (x, y) != (10, 20));
+    let [holed] = &objects(&holed)[..] else {
+        panic!("one object")
+    };
+    let four = Simplify {
+        tolerance_px: 0.0,
+        max_vertices: Some(4),
+    };
+    let simple = simplified(holed, &four);
+    assert_eq!(simple.polygons[0].exterior(), holed.polygons[0].exterior());
+    assert!(simple.polygons[0].holes().is_empty());
+    assert_eq!(simple.deviation_px, Some(0.5));
+}
+
+#[test]
+fn what_fits_stays_exact() {
+    let square = Mask::from_fn(3, 3, |_, _| true);
+    let [square] = &objects(&square)[..] else {
+        panic!("one object")
+    };
+    let four = Simplify {
+        tolerance_px: 0.0,
+        max_vertices: Some(4),
+    };
+    assert_eq!(&simplified(square, &four), square);
+    assert_eq!(&simplified(square, &Simplify::NOT), square);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    #[test]
+    fn simplified_outlines_are_near_and_valid(
+        width in 1u32..40, height in 1u32..40, tolerance_px in 0.0..8.0f64, seed: u64,
+    ) {
+        for exact in objects(&mask(width, height, seed)) {
+            let simple = simplified(&exact, &tolerance(tolerance_px));
+            check_valid(&simple);
+            let (before, after) = (edges(&exact), edges(&simple));
+            let apart_px = farthest_px(&before, &after).max(farthest_px(&after, &before));
+            let said_px = simple.deviation_px.unwrap_or(0.0);
+            prop_assert!(apart_px <= said_px + 1e-9, "{apart_px} px apart, said {said_px}");
+            prop_assert!(said_px <= tolerance_px);
+            prop_assert_eq!(rings(&exact).count(), rings(&simple).count());
+        }
+    }
+
+    #[test]
+    fn objects_have_no_more_vertices_than_wanted(
+        width in 1u32..40, height in 1u32..40, most in 3usize..60, seed: u64,
+    ) {
+        let wanted = Simplify { tolerance_px: 0.0, max_vertices: Some(most) };
+        for exact in objects(&mask(width, height, seed)) {
+            let simple = simplified(&exact, &wanted);
+            check_valid(&simple);
+            prop_assert!(n_vertices(&simple) <= most, "{simple:?}");
+        }
+    }
+}

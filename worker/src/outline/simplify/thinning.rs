@@ -1,0 +1,321 @@
+//! [`Thinning`]: the vertices of one object while they become fewer.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap},
+    ops::Range,
+};
+
+use segfleet_common::polygon::{Point, Polygon, Ring};
+
+use super::{Simplify, grid::Grid};
+
+/// The vertices of an object's rings, of which some are gone.
+#[derive(Debug)]
+pub(super) struct Thinning {
+    /// All vertices there were, ring after ring.
+    points: Vec<Point>,
+    vertices: Vec<Vertex>,
+    rings: Vec<RingState>,
+    grid: Grid,
+    /// The next steps, cheapest first; out of date where a vertex has changed since.
+    steps: BinaryHeap<Reverse<Step>>,
+    /// For each vertex that is in the way of others, those others, as the steps that wait.
+    waiting: HashMap<u32, Vec<Step>>,
+    /// Vertices left.
+    n_vertices: usize,
+    /// Rings left.
+    n_rings: usize,
+    /// Square of the largest cost of a ring that was left out.
+    dropped_px2: f64,
+}
+
+/// A vertex and its neighbours on its ring.
+#[derive(Debug, Clone, Copy)]
+struct Vertex {
+    ring: u32,
+    previous: u32,
+    next: u32,
+    /// How often its neighbours have changed.
+    version: u32,
+    is_gone: bool,
+}
+
+#[derive(Debug)]
+struct RingState {
+    /// Where its vertices are.
+    range: Range<u32>,
+    n_vertices: usize,
+}
+
+/// Something that can be taken away, with its cost: the square of a distance in pixels.
+///
+/// Ordered by cost; the bits of positive numbers are ordered as the numbers are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Step {
+    cost_bits: u64,
+    what: What,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum What {
+    Vertex { vertex: u32, version: u32 },
+    Ring(u32),
+}
+
+impl Step {
+    fn cost_px2(&self) -> f64 {
+        f64::from_bits(self.cost_bits)
+    }
+}
+
+impl Thinning {
+    pub(super) fn of(polygons: &[Polygon]) -> Self {
+        let rings: Vec<&Ring> = polygons.iter().flat_map(Polygon::rings).collect();
+        let mut points = Vec::new();
+        let mut vertices = Vec::new();
+        let mut states = Vec::new();
+        for (ring, index) in rings.iter().zip(0..) {
+            let start = index_of(points.len());
+            points.extend_from_slice(ring.vertices());
+            let end = index_of(points.len());
+            vertices.extend((start..end).map(|vertex| Vertex {
+                ring: index,
+                previous: if vertex == start { end - 1 } else { vertex - 1 },
+                next: if vertex + 1 == end { start } else { vertex + 1 },
+                version: 0,
+                is_gone: false,
+            }));
+            states.push(RingState {
+                range: start..end,
+                n_vertices: ring.vertices().len(),
+            });
+        }
+        Self {
+            grid: Grid::of(&points),
+            n_vertices: points.len(),
+            n_rings: states.len(),
+            points,
+            vertices,
+            rings: states,
+            steps: BinaryHeap::new(),
+            waiting: HashMap::new(),
+            dropped_px2: 0.0,
+        }
+    }
+
+    /// Takes away what costs no more than the tolerance, and more while there are too many vertices.
+    pub(super) fn run(&mut self, wanted: &Simplify) {
+        let tolerance_px2 = wanted.tolerance_px * wanted.tolerance_px;
+        let most = wanted.max_vertices.unwrap_or(usize::MAX);
+        (0..index_of(self.points.len())).for_each(|vertex| self.offer(vertex));
+        (0..index_of(self.rings.len())).for_each(|ring| self.offer_ring(ring));
+        while let Some(Reverse(step)) = self.steps.pop() {
+            let is_too_many = self.n_vertices > most;
+            if step.cost_px2() > tolerance_px2 && !is_too_many {
+                return;
+            }
+            match step.what {
+                What::Vertex { vertex, version } => {
+                    let state = self.vertices[vertex as usize];
+                    if !state.is_gone && state.version == version {
+                        self.remove_or_wait(vertex, step);
+                    }
+                }
+                // The last ring is the largest; holes cost less than what is around them and go before it.
+                What::Ring(ring) if is_too_many && self.n_rings > 1 => {
+                    self.remove_ring(ring);
+                    self.dropped_px2 = self.dropped_px2.max(step.cost_px2());
+                }
+                What::Ring(_) => {}
+            }
+        }
+    }
+
+    /// The largest cost of what was taken away, in pixels.
+    pub(super) fn deviation_px(&self) -> f64 {
+        let left = (0..index_of(self.points.len()))
+            .filter(|vertex| !self.vertices[*vertex as usize].is_gone);
+        let costs = left.map(|from| self.cost_px2(from, self.vertices[from as usize].next));
+        costs.fold(self.dropped_px2, f64::max).sqrt()
+    }
+
+    /// What is left of each ring; `None` for those that were left out.
+    pub(super) fn rings(&self) -> impl Iterator<Item = Option<Vec<Point>>> {
+        self.rings.iter().map(|ring| {
+            let left = ring
+                .range
+                .clone()
+                .filter(|vertex| !self.vertices[*vertex as usize].is_gone);
+            let points: Vec<Point> = left.map(|vertex| self.points[vertex as usize]).collect();
+            (!points.is_empty()).then_some(points)
+        })
+    }
+
+    /// Makes a vertex's removal one of the next steps, unless its ring would be no ring any more.
+    fn offer(&mut self, vertex: u32) {
+        let Vertex {
+            ring,
+            previous,
+            next,
+            version,
+            ..
+        } = self.vertices[vertex as usize];
+        if self.rings[ring as usize].n_vertices > 3 {
+            self.steps.push(Reverse(Step {
+                cost_bits: self.cost_px2(previous, next).to_bits(),
+                what: What::Vertex { vertex, version },
+            }));
+        }
+    }
+
+    /// Makes leaving out a ring one of the next steps. No pixel in it is farther from it than the cost.
+    fn offer_ring(&mut self, ring: u32) {
+        let range = self.rings[ring as usize].range.clone();
+        let points = &self.points[range.start as usize..range.end as usize];
+        let (min, max) = bounds(points);
+        let cost_px = f64::from((max.x - min.x).min(max.y - min.y)) / 2.0;
+        self.steps.push(Reverse(Step {
+            cost_bits: (cost_px * cost_px).to_bits(),
+            what: What::Ring(ring),
+        }));
+    }
+
+    /// The square of the largest distance, from the line between two vertices of a ring, of those between them.
+    fn cost_px2(&self, from: u32, to: u32) -> f64 {
+        let range = &self.rings[self.vertices[from as usize].ring as usize].range;
+        let between = if from < to {
+            (from + 1..to).chain(0..0)
+        } else {
+            (from + 1..range.end).chain(range.start..to)
+        };
+        let line = (self.points[from as usize], self.points[to as usize]);
+        between
+            .map(|vertex| distance_px2(self.points[vertex as usize], line))
+            .fold(0.0, f64::max)
+    }
+
+    fn remove_or_wait(&mut self, vertex: u32, step: Step) {
+        if self.rings[self.vertices[vertex as usize].ring as usize].n_vertices <= 3 {
+            return;
+        }
+        if let Some(obstacle) = self.find_obstacle(vertex) {
+            self.waiting.entry(obstacle).or_default().push(step);
+            return;
+        }
+        let Vertex { previous, next, .. } = self.vertices[vertex as usize];
+        self.vertices[previous as usize].next = next;
+        self.vertices[next as usize].previous = previous;
+        self.remove(vertex);
+        for neighbour in [previous, next] {
+            self.vertices[neighbour as usize].version += 1;
+            self.offer(neighbour);
+        }
+    }
+
+    fn remove_ring(&mut self, ring: u32) {
+        let left = self.rings[ring as usize].range.clone();
+        for vertex in left {
+            if !self.vertices[vertex as usize].is_gone {
+                self.remove(vertex);
+            }
+        }
+        self.n_rings -= 1;
+    }
+
+    /// Takes a vertex away; who waited for that is tried again.
+    fn remove(&mut self, vertex: u32) {
+        let state = &mut self.vertices[vertex as usize];
+        state.is_gone = true;
+        self.rings[state.ring as usize].n_vertices -= 1;
+        self.n_vertices -= 1;
+        let waiting = self.waiting.remove(&vertex).unwrap_or_default();
+        self.steps.extend(waiting.into_iter().map(Reverse));
+    }
+
+    /// A vertex that would be on the wrong side, or on the line, if `vertex` were taken away.
+    fn find_obstacle(&self, vertex: u32) -> Option<u32> {
+        let Vertex { previous, next, .. } = self.vertices[vertex as usize];
+        let [from, tip, to] = [previous, vertex, next].map(|v| self.points[v as usize]);
+        let (min, max) = bounds(&[from, tip, to]);
+        let others = self.grid.near(min, max).filter(|other| {
+            ![previous, vertex, next].contains(other) && !self.vertices[*other as usize].is_gone
+        });
+        let mut obstacles = others.filter(|&other| {
+            let at = self.points[other as usize];
+            if at == from {
+                // Another ring touches here; its edges only matter if one would be doubled.
+                let Vertex { previous, next, .. } = self.vertices[other as usize];
+                [previous, next]
+                    .iter()
+                    .any(|end| self.points[*end as usize] == to)
+            } else {
+                at != to && is_within(at, [from, tip, to])
+            }
+        });
+        obstacles.next()
+    }
+}
+
+/// The corners of the bounding box.
+fn bounds(points: &[Point]) -> (Point, Point) {
+    let first = points[0];
+    points.iter().fold((first, first), |(min, max), p| {
+        let min = Point {
+            x: min.x.min(p.x),
+            y: min.y.min(p.y),
+        };
+        let max = Point {
+            x: max.x.max(p.x),
+            y: max.y.max(p.y),
+        };
+        (min, max)
+    })
+}
+
+/// Whether a point is inside a triangle or on its border.
+fn is_within(point: Point, [a, b, c]: [Point; 3]) -> bool {
+    let turns = [(a, b), (b, c), (c, a)].map(|(from, to)| cross(from, to, point).signum());
+    // On a triangle that is only a line every turn is 0 for all points of the line: those between count.
+    if turns == [0; 3] {
+        let (min, max) = bounds(&[a, b, c]);
+        return (min.x..=max.x).contains(&point.x) && (min.y..=max.y).contains(&point.y);
+    }
+    !(turns.contains(&1) && turns.contains(&-1))
+}
+
+/// Positive where `point` lies on the right of the way from `from` to `to` (y down).
+fn cross(from: Point, to: Point, point: Point) -> i128 {
+    let sides = |p: Point| {
+        (
+            i128::from(p.x) - i128::from(from.x),
+            i128::from(p.y) - i128::from(from.y),
+        )
+    };
+    let ((to_x, to_y), (x, y)) = (sides(to), sides(point));
+    to_x * y - to_y * x
+}
+
+/// The square of the distance of a point from a line between two other points.
+fn distance_px2(point: Point, (from, to): (Point, Point)) -> f64 {
+    let sides = |p: Point| {
+        (
+            f64::from(p.x) - f64::from(from.x),
+            f64::from(p.y) - f64::from(from.y),
+        )
+    };
+    let ((to_x, to_y), (x, y)) = (sides(to), sides(point));
+    let length_px2 = to_x * to_x + to_y * to_y;
+    let along = x * to_x + y * to_y;
+    if along <= 0.0 {
+        x * x + y * y
+    } else if along >= length_px2 {
+        (x - to_x).powi(2) + (y - to_y).powi(2)
+    } else {
+        (to_x * y - to_y * x).powi(2) / length_px2
+    }
+}
+
+fn index_of(length: usize) -> u32 {
+    u32::try_from(length).expect("far fewer vertices than 2^32 are kept")
+}
