@@ -10,12 +10,13 @@ use std::{
     process::ExitCode,
 };
 
+use clap::ValueEnum as _;
 use segfleet_common::broker::{Broker, ConnectError, StreamsError};
 use thiserror::Error;
 
 use crate::{
     client::{ResultError, SubmitError},
-    config::{Args, Command},
+    config::{Args, Command, Format},
 };
 
 /// How a command ended, as its exit code says it.
@@ -57,14 +58,17 @@ pub enum CommandError {
     /// A result cannot be had.
     #[error(transparent)]
     Result(#[from] ResultError),
-    /// The folder for results cannot be used.
-    #[error("--out {folder}: {source}")]
+    /// A folder or file for results cannot be written.
+    #[error("{path} cannot be written: {source}", path = .path.display())]
     Out {
-        /// The folder.
-        folder: std::path::PathBuf,
+        /// The folder or file.
+        path: std::path::PathBuf,
         /// Why not.
         source: io::Error,
     },
+    /// A format that makes a file for each image, and no folder for them.
+    #[error("--format {name} makes a file for each image; say where with --out DIR", name = format_name(*.0))]
+    NoFolder(Format),
 }
 
 impl CommandError {
@@ -73,7 +77,8 @@ impl CommandError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Submit(SubmitError::UnknownModel { .. } | SubmitError::TooLarge { .. })
-            | Self::Out { .. } => Exit::Usage,
+            | Self::Out { .. }
+            | Self::NoFolder(_) => Exit::Usage,
             Self::Connect(_)
             | Self::Streams(_)
             | Self::Submit(SubmitError::NotSetUp(_) | SubmitError::Unavailable { .. })
@@ -96,6 +101,11 @@ pub async fn run(args: Args) -> Result<Exit, CommandError> {
     };
     broker.close().await;
     exit
+}
+
+fn format_name(format: Format) -> String {
+    let value = format.to_possible_value();
+    value.map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
 /// Prints a line of what the command was asked for.

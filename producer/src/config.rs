@@ -2,10 +2,11 @@
 
 use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
-use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum, builder::PossibleValue};
 use segfleet_common::{
     args::{OptionArgs, parse_bytes, parse_duration},
     broker::{ConnectArgs, Settings},
+    forms::Form,
     subject::{JobId, ModelName, Tenant},
     telemetry::LogArgs,
 };
@@ -158,16 +159,21 @@ pub struct SubmitArgs {
     pub tenant: TenantArgs,
 
     /// Print the jobs' ids and leave; `segfleet result JOB` shows a result later
-    #[arg(long, conflicts_with_all = ["out", "format"])]
+    #[arg(long, conflicts_with_all = ["out", "overlay", "format"])]
     pub no_wait: bool,
 
-    /// How results are printed, each as it arrives
+    /// What is made of each result, as it arrives: printed, or written into the folder of --out
     #[arg(long, default_value = "table", value_name = "FORMAT")]
     pub format: Format,
 
-    /// Also write each result as JSON into this folder, as FILE.json
+    /// Write a file for each image into this folder, named after it, and one for all with `coco`; `table` is printed
+    /// all the same, and its files are those of `json`
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+
+    /// Write each image with its outlines over it into this folder, as SVG
+    #[arg(long, value_name = "DIR")]
+    pub overlay: Option<PathBuf>,
 
     /// Most jobs that are submitted and not answered
     #[arg(long, default_value = "256", value_name = "N")]
@@ -194,20 +200,63 @@ pub struct ResultArgs {
 
     /// How the result is printed
     #[arg(long, default_value = "json", value_name = "FORMAT")]
-    pub format: Format,
+    pub format: View,
 
     /// Wait until there is a result
     #[arg(long)]
     pub wait: bool,
 }
 
-/// How results are printed.
+/// How one result is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// For people: one line each.
+pub enum View {
+    /// For people: one line.
     Table,
-    /// For programs: one JSON object a line, as the contract has it.
+    /// For programs: a JSON object on one line, as the contract has it.
     Json,
+}
+
+/// What is made of results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// One of those that `result` has, too.
+    View(View),
+    /// One of those that other tools read.
+    Form(Form),
+}
+
+impl Format {
+    /// Whether each image has a file of its own, so that there is no use in printing several.
+    #[must_use]
+    pub fn is_one_file_each(self) -> bool {
+        use Form::{LabelMe, Png, Svg, Yolo};
+        matches!(self, Self::Form(Yolo | LabelMe | Svg | Png))
+    }
+}
+
+impl ValueEnum for Format {
+    fn value_variants<'a>() -> &'a [Self] {
+        const ALL: [Format; 10] = [
+            Format::View(View::Table),
+            Format::View(View::Json),
+            Format::Form(Form::Polygons),
+            Format::Form(Form::Coco),
+            Format::Form(Form::Rle),
+            Format::Form(Form::GeoJson),
+            Format::Form(Form::Yolo),
+            Format::Form(Form::LabelMe),
+            Format::Form(Form::Svg),
+            Format::Form(Form::Png),
+        ];
+        &ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        match self {
+            Self::View(view) => view.to_possible_value(),
+            Self::Form(form) => form.to_possible_value(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -217,5 +266,13 @@ mod tests {
     #[test]
     fn the_arguments_are_well_formed() {
         <Args as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn every_view_and_form_is_a_format() {
+        let views = View::value_variants().iter().copied().map(Format::View);
+        let forms = Form::value_variants().iter().copied().map(Format::Form);
+        let all: Vec<Format> = views.chain(forms).collect();
+        assert_eq!(Format::value_variants(), all);
     }
 }

@@ -1,7 +1,8 @@
-//! How long outlines take, on masks of fixed seeds. `outline_opencv.py` beside it runs the same masks through
-//! OpenCV and prints the ratios.
+//! How long outlines take, on masks of fixed seeds. `outline-opencv` beside it runs the same masks through OpenCV
+//! and prints the ratios.
 //!
-//! Each mask is also written, one byte a pixel, to the folder that `SEGFLEET_BENCH_MASKS` names, if it does.
+//! Each mask is also written, one byte a pixel, to the folder that `SEGFLEET_BENCH_MASKS` names, if it does; of a
+//! label map two bytes, the lower one first.
 
 use std::{fs, hint::black_box, path::PathBuf, time::Duration};
 
@@ -9,8 +10,9 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use segfleet_common::job::Connectivity;
 use segfleet_worker::{
+    labels::LabelMap,
     mask::Mask,
-    outline::{OutlineOptions, outline_mask},
+    outline::{OutlineOptions, outline_labels, outline_mask},
 };
 
 const SIDES_PX: [u32; 4] = [512, 1024, 2048, 4096];
@@ -96,7 +98,48 @@ fn bench(criterion: &mut Criterion) {
             }
             bench_mask(criterion, name, side_px, &pixels);
         }
+        let labels = labels(side_px);
+        if let Some(folder) = &folder {
+            let bytes: Vec<u8> = labels
+                .iter()
+                .flat_map(|label| label.to_le_bytes())
+                .collect();
+            let file = folder.join(format!("labels-{side_px}.raw"));
+            fs::write(file, bytes).expect("a writable folder");
+        }
+        bench_labels(criterion, side_px, labels);
     }
+}
+
+/// 1,024 labels with ragged borders, which touch their neighbours all around.
+fn labels(side_px: u32) -> Vec<u16> {
+    let mut random = ChaCha8Rng::seed_from_u64(3);
+    let cell_px = side_px / 32;
+    let shifts: Vec<u32> = (0..2 * side_px)
+        .map(|_| random.random_range(0..cell_px / 4))
+        .collect();
+    let places = (0..side_px).flat_map(|y| (0..side_px).map(move |x| (x, y)));
+    let cell = |along: u32, shift: u32| (along + shift) / cell_px % 32;
+    places
+        .map(|(x, y)| {
+            let row = cell(y, shifts[(x / 4) as usize]);
+            let column = cell(x, shifts[(side_px + y / 4) as usize]);
+            u16::try_from(1 + row * 32 + column).expect("1,024 labels")
+        })
+        .collect()
+}
+
+fn bench_labels(criterion: &mut Criterion, side_px: u32, labels: Vec<u16>) {
+    let map = LabelMap::new(side_px, labels);
+    let mut group = criterion.benchmark_group("labels");
+    group
+        .sample_size(20)
+        .warm_up_time(Duration::from_millis(200));
+    group.measurement_time(Duration::from_millis(800));
+    group.bench_function(BenchmarkId::new("all", side_px), |bencher| {
+        bencher.iter(|| outline_labels(black_box(&map), &OPTIONS).expect("no limit"));
+    });
+    group.finish();
 }
 
 /// From bytes, as OpenCV takes them, and from the bits that a model of ours makes.

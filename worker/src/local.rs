@@ -1,4 +1,4 @@
-//! The commands that need no broker: [`segment`] and [`outline`].
+//! The commands that need no broker: [`segment_file`] and [`outline_file`].
 
 mod outline;
 mod segment;

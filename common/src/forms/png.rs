@@ -108,24 +108,24 @@ fn inner_line((from, to): (&Point, &Point), line: u32) -> ((f32, f32), (f32, f32
 /// The label, or else the number, in the corner of the object's box, where there is room for it.
 fn draw_label(canvas: &mut Blend<RgbaImage>, object: &Object, index: usize) {
     let shorter = canvas.0.width().min(canvas.0.height());
-    let height_px = (shorter / LABEL_SHARE).max(MIN_LABEL_PX);
-    if object.bbox.width < height_px || object.bbox.height < height_px {
-        return;
-    }
     #[expect(
         clippy::cast_precision_loss,
         reason = "an image's sides are far below 2^24"
     )]
-    let scale = height_px as f32;
+    let height_px = (shorter / LABEL_SHARE).max(MIN_LABEL_PX) as f32;
     let number = (index + 1).to_string();
     let text = object.label.as_deref().unwrap_or(&number);
+    let (text_width, text_height) = text_size(height_px, &*FONT, text);
+    let (width, height) = (text_width + 4, text_height + 4);
+    if object.bbox.width < width || object.bbox.height < 2 * height {
+        return;
+    }
     let (x, y) = (side(object.bbox.x.into()), side(object.bbox.y.into()));
-    let (width, height) = text_size(scale, &*FONT, text);
     let [red, green, blue] = colour::of_object(index);
-    let ground = Rect::at(x, y).of_size(width + 4, height + 4);
+    let ground = Rect::at(x, y).of_size(width, height);
     draw_filled_rect_mut(canvas, ground, Rgba([red, green, blue, 220]));
     let black = Rgba([0, 0, 0, 255]);
-    draw_text_mut(canvas, black, x + 2, y, scale, &*FONT, text);
+    draw_text_mut(canvas, black, x + 2, y, height_px, &*FONT, text);
 }
 
 fn side(px: u64) -> i32 {

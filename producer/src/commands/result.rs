@@ -7,7 +7,7 @@ use segfleet_common::{broker::Broker, result::Outcome, wire};
 use super::{CommandError, Exit, remark, say};
 use crate::{
     client::Client,
-    config::{Format, ResultArgs},
+    config::{ResultArgs, View},
     output::Table,
 };
 
@@ -31,8 +31,8 @@ pub(super) async fn run(broker: Broker, args: ResultArgs) -> Result<Exit, Comman
         return Ok(Exit::NotOk);
     };
     match format {
-        Format::Json => say(&wire::result_to_json(&received.result)),
-        Format::Table => {
+        View::Json => say(&wire::result_to_json(&received.result)),
+        View::Table => {
             let table = Table::for_files([job.as_str()].into_iter());
             // The fleet's own time: the client was not there.
             let time = received.result.timings.values().sum::<Duration>();

@@ -1,9 +1,12 @@
-//! `segfleet submit`: many files at once, each result printed as it arrives.
+//! `segfleet submit`: many files at once, each result printed or written as it arrives.
+
+mod documents;
+mod report;
 
 use std::{
-    collections::HashSet,
     fs, io,
-    path::{Path, PathBuf},
+    path::Path,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -11,18 +14,20 @@ use futures_util::{StreamExt, stream};
 use segfleet_common::{
     broker::Broker,
     job::{Job, Metadata, Options},
-    result::{JobResult, Outcome},
+    result::JobResult,
     subject::{JobId, ModelName},
-    wire,
 };
 use tokio::time::timeout;
 
-use super::{CommandError, Exit, remark, say};
+use self::{
+    documents::{Documents, Item, Written},
+    report::Report,
+};
+use super::{CommandError, Exit};
 use crate::{
     budget::ByteBudget,
     client::{Client, Pending, SubmitError},
-    config::{Format, SubmitArgs},
-    output::{Summary, Table},
+    config::SubmitArgs,
 };
 
 /// Metadata that tells a result's file.
@@ -31,7 +36,11 @@ const FILE: &str = "file";
 /// What became of one file.
 enum Done {
     Submitted(JobId),
-    Answered(Box<JobResult>, Duration),
+    Answered {
+        result: Box<JobResult>,
+        time: Duration,
+        written: Written,
+    },
     /// Nothing came of it; the others go on.
     Failed(String),
 }
@@ -45,10 +54,12 @@ struct Batch {
     timeout: Duration,
     /// Files that are read and not yet with the broker.
     reading: ByteBudget,
+    documents: Arc<Documents>,
 }
 
 pub(super) async fn run(broker: Broker, args: SubmitArgs) -> Result<Exit, CommandError> {
-    let mut report = Report::new(&args)?;
+    let documents = Documents::new(&args)?;
+    let mut report = Report::new(&args);
     let batch = Batch {
         client: Client::over(broker, args.tenant.tenant),
         model: args.model,
@@ -56,22 +67,27 @@ pub(super) async fn run(broker: Broker, args: SubmitArgs) -> Result<Exit, Comman
         wait: !args.no_wait,
         timeout: args.timeout.unwrap_or(Duration::MAX),
         reading: ByteBudget::new(),
+        documents: Arc::new(documents),
     };
     let started = Instant::now();
-    let jobs = stream::iter(args.files).map(|file| {
+    let jobs = stream::iter(Item::all(args.files)).map(|item| {
         let batch = &batch;
-        async move { (batch.one(&file).await, file) }
+        async move { (batch.one(&item).await, item) }
     });
     let mut jobs = std::pin::pin!(jobs.buffer_unordered(args.in_flight.get()));
-    while let Some((done, file)) = jobs.next().await {
-        report.add(&file, done?)?;
+    while let Some((done, item)) = jobs.next().await {
+        report.add(&item.file, done?);
     }
-    Ok(report.end(started.elapsed()))
+    batch
+        .documents
+        .finish()
+        .map(|data_set| report.end(started.elapsed(), data_set))
 }
 
 impl Batch {
     /// Submits one file and waits for its result. Only what concerns all files is an error.
-    async fn one(&self, file: &Path) -> Result<Done, CommandError> {
+    async fn one(&self, item: &Item) -> Result<Done, CommandError> {
+        let file = &*item.file;
         let name = file.display().to_string();
         let id = JobId::random();
         let started = Instant::now();
@@ -87,7 +103,14 @@ impl Batch {
         });
         match answered.await {
             Ok(Ok(Some(received))) => {
-                Ok(Done::Answered(Box::new(received.result), started.elapsed()))
+                let time = started.elapsed();
+                let result = Box::new(received.result);
+                let written = self.write(item, result.clone()).await?;
+                Ok(Done::Answered {
+                    result,
+                    time,
+                    written,
+                })
             }
             Ok(Ok(None)) => Ok(Done::Submitted(id)),
             Ok(Err(Failed::One(why))) => Ok(Done::Failed(why)),
@@ -96,6 +119,13 @@ impl Batch {
                 "{name}: no result yet; later: segfleet result {id}"
             ))),
         }
+    }
+
+    /// Writes what is wanted of a result; pictures take their time, and must not hold up the connection.
+    async fn write(&self, item: &Item, result: Box<JobResult>) -> Result<Written, CommandError> {
+        let (documents, item) = (Arc::clone(&self.documents), item.clone());
+        let written = tokio::task::spawn_blocking(move || documents.write(&item, &result)).await;
+        written.expect("writing does not panic")
     }
 
     async fn submit(&self, id: &JobId, file: &Path, name: &str) -> Result<Pending, Failed> {
@@ -141,105 +171,4 @@ enum Failed {
     One(String),
     /// The others would fare no better.
     All(SubmitError),
-}
-
-/// Prints and counts.
-struct Report {
-    format: Format,
-    table: Table,
-    wait: bool,
-    out: Option<PathBuf>,
-    /// Names of the files written, so that none is written twice.
-    written: HashSet<String>,
-    summary: Summary,
-}
-
-impl Report {
-    fn new(args: &SubmitArgs) -> Result<Self, CommandError> {
-        if let Some(folder) = &args.out {
-            fs::create_dir_all(folder).map_err(|source| CommandError::Out {
-                folder: folder.clone(),
-                source,
-            })?;
-        }
-        let names: Vec<String> = args
-            .files
-            .iter()
-            .map(|file| file.display().to_string())
-            .collect();
-        let table = Table::for_files(names.iter().map(String::as_str));
-        Ok(Self {
-            format: args.format,
-            table,
-            wait: !args.no_wait,
-            out: args.out.clone(),
-            written: HashSet::new(),
-            summary: Summary::default(),
-        })
-    }
-
-    fn add(&mut self, file: &Path, done: Done) -> Result<(), CommandError> {
-        match done {
-            Done::Submitted(id) => {
-                self.summary.n_ok += 1;
-                say(id.as_str());
-            }
-            Done::Failed(why) => {
-                self.summary.n_failed += 1;
-                remark(&why);
-            }
-            Done::Answered(result, time) => return self.answered(file, &result, time),
-        }
-        Ok(())
-    }
-
-    fn answered(
-        &mut self,
-        file: &Path,
-        result: &JobResult,
-        time: Duration,
-    ) -> Result<(), CommandError> {
-        if self.format == Format::Table && self.summary.latencies.is_empty() {
-            say(&self.table.header());
-        }
-        match self.format {
-            Format::Json => say(&wire::result_to_json(result)),
-            Format::Table => say(&self.table.row(&file.display().to_string(), result, time)),
-        }
-        self.summary.latencies.push(time);
-        match result.outcome {
-            Outcome::Ok(_) => self.summary.n_ok += 1,
-            Outcome::Error(_) | Outcome::Expired | Outcome::Cancelled => self.summary.n_failed += 1,
-        }
-        self.write(file, result)
-    }
-
-    fn write(&mut self, file: &Path, result: &JobResult) -> Result<(), CommandError> {
-        let Some(folder) = &self.out else {
-            return Ok(());
-        };
-        let base = file.file_name().unwrap_or_default().to_string_lossy();
-        let mut name = format!("{base}.json");
-        let mut n_others = 1;
-        while !self.written.insert(name.clone()) {
-            n_others += 1;
-            name = format!("{base}-{n_others}.json");
-        }
-        let written = fs::write(folder.join(name), wire::result_to_json(result));
-        written.map_err(|source| CommandError::Out {
-            folder: folder.clone(),
-            source,
-        })
-    }
-
-    fn end(self, total: Duration) -> Exit {
-        if self.wait {
-            remark(&self.summary.describe(total));
-        }
-        if self.summary.n_failed == 0 {
-            Exit::Ok
-        } else {
-            Exit::NotOk
-        }
-    }
 }

@@ -13,26 +13,26 @@ fn json_lines(text: &str) -> Vec<Value> {
         .collect()
 }
 
+/// The names of the files in a folder.
+fn names(folder: &TempDir) -> BTreeSet<String> {
+    let entries = fs::read_dir(folder.path()).expect("the folder");
+    let names = entries.map(|entry| entry.expect("readable").file_name());
+    names
+        .map(|name| name.into_string().expect("ASCII"))
+        .collect()
+}
+
+fn set(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
 #[test]
-fn results_are_printed_and_written_as_they_arrive() {
+fn results_are_printed_as_they_arrive() {
     let mut fleet = Fleet::start();
     fleet.start_worker("w1");
-    let out = TempDir::new().expect("a temporary folder");
-    let folder = out.path().display().to_string();
     let (coins, horse) = (sample("coins.png"), sample("horse.png"));
-    let args = [
-        "submit",
-        "--format",
-        "json",
-        "--min-area-px",
-        "64",
-        "--out",
-        &folder,
-        &coins,
-        &horse,
-        &coins,
-    ];
-    let done = fleet.segfleet(&args);
+    let args = ["submit", "--format", "json", "--min-area-px", "64"];
+    let done = fleet.segfleet(&[&args[..], &[&coins, &horse, &coins]].concat());
     assert_eq!(done.status.code(), Some(0), "{}", stderr(&done));
     let results = json_lines(&stdout(&done));
     let count = |file: &str| {
@@ -44,14 +44,6 @@ fn results_are_printed_and_written_as_they_arrive() {
             .collect::<Vec<_>>()
     };
     assert_eq!((count(&coins), count(&horse)), (vec![24, 24], vec![1]));
-    let written = fs::read_dir(out.path())
-        .expect("the folder")
-        .map(|entry| entry.expect("readable").file_name());
-    let written: BTreeSet<String> = written
-        .map(|name| name.into_string().expect("ASCII"))
-        .collect();
-    let expected = ["coins.png-2.json", "coins.png.json", "horse.png.json"].map(str::to_owned);
-    assert_eq!(written, BTreeSet::from(expected));
     let ids: BTreeSet<&str> = results
         .iter()
         .filter_map(|result| result["id"].as_str())
@@ -59,6 +51,93 @@ fn results_are_printed_and_written_as_they_arrive() {
     assert_eq!(ids.len(), 3);
     assert!(stderr(&done).contains("3 jobs in "), "{}", stderr(&done));
     assert_eq!(fleet.stop_workers(), [Some(0)]);
+}
+
+#[test]
+fn documents_are_written_under_names_of_their_own() {
+    let mut fleet = Fleet::start();
+    fleet.start_worker("w1");
+    let (coins, horse) = (sample("coins.png"), sample("horse.png"));
+    let submit = |format: &str, out: &TempDir, more: &[&str]| {
+        let folder = out.path().display().to_string();
+        let args = [
+            "submit",
+            "--min-area-px",
+            "64",
+            "--format",
+            format,
+            "--out",
+            &folder,
+        ];
+        let done = fleet.segfleet(&[&args[..], more, &[&coins, &horse, &coins]].concat());
+        assert_eq!(done.status.code(), Some(0), "{}", stderr(&done));
+        assert_eq!(
+            stdout(&done).lines().count(),
+            4,
+            "a table: {}",
+            stdout(&done)
+        );
+        stderr(&done)
+    };
+    for (format, extension) in [
+        ("table", "json"),
+        ("json", "json"),
+        ("polygons", "json"),
+        ("rle", "rle.json"),
+        ("geojson", "geojson"),
+        ("labelme", "json"),
+        ("svg", "svg"),
+        ("png", "png"),
+    ] {
+        let out = TempDir::new().expect("a temporary folder");
+        submit(format, &out, &[]);
+        let expected =
+            ["coins.png", "coins.png-2", "horse.png"].map(|name| format!("{name}.{extension}"));
+        assert_eq!(names(&out), BTreeSet::from(expected), "{format}");
+    }
+    let (out, overlays) = (
+        TempDir::new().expect("a temporary folder"),
+        TempDir::new().expect("a temporary folder"),
+    );
+    let folder = overlays.path().display().to_string();
+    let said = submit("yolo", &out, &["--overlay", &folder]);
+    assert!(
+        said.contains("holes cannot be said in this format and are filled"),
+        "{said}"
+    );
+    let overlay = fs::read_to_string(overlays.path().join("horse.png.svg")).expect("an overlay");
+    assert_eq!(overlay.matches("<path ").count(), 1);
+    assert_eq!(
+        names(&overlays),
+        set(&["coins.png.svg", "coins.png-2.svg", "horse.png.svg"])
+    );
+
+    let out = TempDir::new().expect("a temporary folder");
+    submit("coco", &out, &[]);
+    assert_eq!(names(&out), set(&["annotations.coco.json"]));
+}
+
+#[test]
+fn a_data_set_is_printed_at_the_end() {
+    let mut fleet = Fleet::start();
+    fleet.start_worker("w1");
+    let args = ["submit", "--format", "coco", "--min-area-px", "64"];
+    let done = fleet.segfleet(&[&args[..], &[&sample("coins.png"), &sample("horse.png")]].concat());
+    assert_eq!(done.status.code(), Some(0), "{}", stderr(&done));
+    let [data_set] = &json_lines(&stdout(&done))[..] else {
+        panic!("one data set: {}", stdout(&done))
+    };
+    let n_of = |table: &str| data_set[table].as_array().map(Vec::len);
+    assert_eq!((n_of("images"), n_of("annotations")), (Some(2), Some(25)));
+}
+
+#[test]
+fn a_format_of_many_files_wants_a_folder() {
+    let fleet = Fleet::start();
+    let done = fleet.segfleet(&["submit", "--format", "png", &sample("horse.png")]);
+    assert_eq!(done.status.code(), Some(2));
+    let expected = "--format png makes a file for each image; say where with --out DIR";
+    assert!(stderr(&done).contains(expected), "{}", stderr(&done));
 }
 
 #[test]

@@ -74,8 +74,12 @@ async fn what_is_wrong_with_the_message() {
             option("connectivity", 5),
         ),
         (
-            "bad_option: option simplify_px is not served by this version",
-            option("simplify_px", 1),
+            "bad_option: option simplify_px is 2000, it must be a number from 0 to 1024",
+            option("simplify_px", 2000),
+        ),
+        (
+            "bad_option: option score_threshold is for models that score",
+            option("score_threshold", 1),
         ),
         (
             "bad_option: options are not JSON",

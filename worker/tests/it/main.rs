@@ -7,6 +7,7 @@ mod formats;
 mod hostile;
 mod life;
 mod models;
+mod outline;
 mod photographs;
 #[path = "../../../common/tests/it/server.rs"]
 mod server;

@@ -2,7 +2,12 @@
 
 use std::{collections::BTreeMap, fs};
 
-use segfleet_common::{broker::Settings, result::Outcome};
+use segfleet_common::{
+    broker::Settings,
+    polygon::Polygon,
+    result::{Object, Outcome},
+    rle::Rle,
+};
 
 use crate::{
     fleet::{Fleet, JobMessage, ending},
@@ -135,5 +140,47 @@ async fn the_mock_answers_a_retry_the_same() {
     let n_pixels = again.mask.area_px();
     let bbox = square(&first);
     assert_eq!(u64::from(bbox.width) * u64::from(bbox.height), n_pixels);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn outlines_come_in_the_forms_asked_for() {
+    let fleet = Fleet::start(&["threshold"], Settings::default()).await;
+    let worker = fleet.work("threshold");
+    let ask = async |job: &str, options: &str| {
+        let message = JobMessage::raw(sample("horse.png"))
+            .header("Content-Type", "image/png")
+            .header("Segment-Options", options);
+        let result = fleet.ask("threshold", job, message).await;
+        match result.outcome {
+            Outcome::Ok(mut objects) => objects.swap_remove(0),
+            other => panic!("{other:?}"),
+        }
+    };
+    let n_vertices = |object: &Object| -> usize {
+        let rings = object.polygons.iter().flat_map(Polygon::rings);
+        rings.map(|ring| ring.vertices().len()).sum()
+    };
+    let exact = ask("exact", "{}").await;
+    assert_eq!((exact.deviation_px, &exact.coco_rle), (None, &None));
+
+    let simple = ask("simple", r#"{"simplify_px": 1.5}"#).await;
+    let deviation_px = simple.deviation_px.expect("it was simplified");
+    assert!((0.5..=1.5).contains(&deviation_px), "{deviation_px}");
+    assert!(n_vertices(&simple) * 4 < n_vertices(&exact));
+    assert_eq!((simple.area_px, simple.bbox), (exact.area_px, exact.bbox));
+
+    let short = ask("short", r#"{"max_vertices": 20}"#).await;
+    assert!(n_vertices(&short) <= 20);
+    assert!(short.deviation_px > Some(1.5), "{:?}", short.deviation_px);
+
+    let lengths = ask("lengths", r#"{"forms": ["coco_rle"], "simplify_px": 3}"#).await;
+    let expected = Rle::of_polygons(&exact.polygons, 400, 328);
+    assert_eq!(lengths.coco_rle, Some(expected.clone()));
+    assert!(lengths.polygons.is_empty());
+
+    let both = ask("both", r#"{"forms": ["polygons", "coco_rle"]}"#).await;
+    assert_eq!(both.coco_rle, Some(expected));
+    assert_eq!(both.polygons, exact.polygons);
     worker.stop().await;
 }
