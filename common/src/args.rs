@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum, builder::PossibleValue};
 
 use crate::{
+    forms::Form,
     job::{Connectivity, Options},
     limits::SIMPLIFY_PX,
 };
@@ -47,6 +48,58 @@ impl OptionArgs {
             simplify_px,
             max_vertices,
             ..Options::default()
+        }
+    }
+}
+
+/// How one result is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum View {
+    /// For people: one line.
+    Table,
+    /// For programs: a JSON object on one line, as the contract has it.
+    Json,
+}
+
+/// What is made of results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// The result itself.
+    View(View),
+    /// What is made of it for other tools.
+    Form(Form),
+}
+
+impl Format {
+    /// Whether each image has a file of its own, so that there is no use in printing several.
+    #[must_use]
+    pub fn is_one_file_each(self) -> bool {
+        use Form::{LabelMe, Png, Svg, Yolo};
+        matches!(self, Self::Form(Yolo | LabelMe | Svg | Png))
+    }
+}
+
+impl ValueEnum for Format {
+    fn value_variants<'a>() -> &'a [Self] {
+        const ALL: [Format; 10] = [
+            Format::View(View::Table),
+            Format::View(View::Json),
+            Format::Form(Form::Polygons),
+            Format::Form(Form::Coco),
+            Format::Form(Form::Rle),
+            Format::Form(Form::GeoJson),
+            Format::Form(Form::Yolo),
+            Format::Form(Form::LabelMe),
+            Format::Form(Form::Svg),
+            Format::Form(Form::Png),
+        ];
+        &ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        match self {
+            Self::View(view) => view.to_possible_value(),
+            Self::Form(form) => form.to_possible_value(),
         }
     }
 }
@@ -114,6 +167,14 @@ fn split_unit(text: &str, units: &[(&str, u64)]) -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_view_and_form_is_a_format() {
+        let views = View::value_variants().iter().copied().map(Format::View);
+        let forms = Form::value_variants().iter().copied().map(Format::Form);
+        let all: Vec<Format> = views.chain(forms).collect();
+        assert_eq!(Format::value_variants(), all);
+    }
 
     #[test]
     fn times_and_sizes_have_units() {

@@ -11,12 +11,15 @@ use std::{
 };
 
 use clap::ValueEnum as _;
-use segfleet_common::broker::{Broker, ConnectError, StreamsError};
+use segfleet_common::{
+    args::Format,
+    broker::{Broker, ConnectError, StreamsError},
+};
 use thiserror::Error;
 
 use crate::{
     client::{ResultError, SubmitError},
-    config::{Args, Command, Format},
+    config::{Args, Command},
 };
 
 /// How a command ended, as its exit code says it.

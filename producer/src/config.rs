@@ -2,11 +2,10 @@
 
 use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
-use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum, builder::PossibleValue};
+use clap::{Args as ClapArgs, Parser, Subcommand};
 use segfleet_common::{
-    args::{OptionArgs, parse_bytes, parse_duration},
+    args::{Format, OptionArgs, View, parse_bytes, parse_duration},
     broker::{ConnectArgs, Settings},
-    forms::Form,
     subject::{JobId, ModelName, Tenant},
     telemetry::LogArgs,
 };
@@ -207,58 +206,6 @@ pub struct ResultArgs {
     pub wait: bool,
 }
 
-/// How one result is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum View {
-    /// For people: one line.
-    Table,
-    /// For programs: a JSON object on one line, as the contract has it.
-    Json,
-}
-
-/// What is made of results.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// One of those that `result` has, too.
-    View(View),
-    /// One of those that other tools read.
-    Form(Form),
-}
-
-impl Format {
-    /// Whether each image has a file of its own, so that there is no use in printing several.
-    #[must_use]
-    pub fn is_one_file_each(self) -> bool {
-        use Form::{LabelMe, Png, Svg, Yolo};
-        matches!(self, Self::Form(Yolo | LabelMe | Svg | Png))
-    }
-}
-
-impl ValueEnum for Format {
-    fn value_variants<'a>() -> &'a [Self] {
-        const ALL: [Format; 10] = [
-            Format::View(View::Table),
-            Format::View(View::Json),
-            Format::Form(Form::Polygons),
-            Format::Form(Form::Coco),
-            Format::Form(Form::Rle),
-            Format::Form(Form::GeoJson),
-            Format::Form(Form::Yolo),
-            Format::Form(Form::LabelMe),
-            Format::Form(Form::Svg),
-            Format::Form(Form::Png),
-        ];
-        &ALL
-    }
-
-    fn to_possible_value(&self) -> Option<PossibleValue> {
-        match self {
-            Self::View(view) => view.to_possible_value(),
-            Self::Form(form) => form.to_possible_value(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -266,13 +213,5 @@ mod tests {
     #[test]
     fn the_arguments_are_well_formed() {
         <Args as clap::CommandFactory>::command().debug_assert();
-    }
-
-    #[test]
-    fn every_view_and_form_is_a_format() {
-        let views = View::value_variants().iter().copied().map(Format::View);
-        let forms = Form::value_variants().iter().copied().map(Format::Form);
-        let all: Vec<Format> = views.chain(forms).collect();
-        assert_eq!(Format::value_variants(), all);
     }
 }

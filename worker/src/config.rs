@@ -2,9 +2,9 @@
 
 use std::{num::NonZeroUsize, path::PathBuf, process, sync::Arc, thread, time::Duration};
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 use segfleet_common::{
-    args::{OptionArgs, parse_bytes, parse_duration},
+    args::{Format, OptionArgs, parse_bytes, parse_duration},
     broker::ConnectArgs,
     decode::DecodeLimits,
     forms::Form,
@@ -139,7 +139,11 @@ pub struct SegmentArgs {
 
     /// How the result is written
     #[arg(long, default_value = "table", value_name = "FORMAT")]
-    pub format: SegmentFormat,
+    pub format: Format,
+
+    /// File to write [default: standard output]
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
 
     /// What is wanted of the outlines.
     #[command(flatten)]
@@ -175,15 +179,6 @@ pub struct OutlineArgs {
     /// How large the mask may be.
     #[command(flatten, next_help_heading = "Limits")]
     pub limits: LimitArgs,
-}
-
-/// How `segment` writes its result.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum SegmentFormat {
-    /// One line per object.
-    Table,
-    /// The result as a job would have it.
-    Json,
 }
 
 /// A worker's settings, checked and with its models loaded.

@@ -1,18 +1,19 @@
-//! The commands that need no broker: [`segment_file`] and [`outline_file`].
+//! The commands that need no broker: [`segment()`] and [`outline()`].
 
 mod outline;
 mod segment;
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write as _},
     path::{Path, PathBuf},
 };
 
-use segfleet_common::result::JobError;
+use segfleet_common::{forms::Document, result::JobError};
 use thiserror::Error;
 
-pub use outline::outline_file;
-pub use segment::{describe, segment_file};
+pub use outline::outline;
+pub use segment::segment;
 
 use crate::segment::UnknownModel;
 
@@ -38,9 +39,9 @@ pub enum LocalError {
     /// There is no such model.
     #[error(transparent)]
     Model(#[from] UnknownModel),
-    /// The mask is none, or has too much in it.
+    /// The image or mask cannot be read, or has too much in it.
     #[error("{path}: {error}", path = .path.display())]
-    Mask {
+    Image {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
@@ -55,13 +56,26 @@ fn read(path: &Path) -> Result<Vec<u8>, LocalError> {
     })
 }
 
-/// Writes a file.
-///
-/// # Errors
-/// [`LocalError::Write`] names it.
-pub fn write(path: &Path, bytes: &[u8]) -> Result<(), LocalError> {
-    fs::write(path, bytes).map_err(|source| LocalError::Write {
+/// Writes a document to its file, or to standard output.
+fn put(document: &Document, file: Option<&Path>) -> Result<(), LocalError> {
+    if document.n_holes_lost > 0 {
+        let n_holes = document.n_holes_lost;
+        warn(&format!(
+            "{n_holes} holes cannot be said in this format and are filled"
+        ));
+    }
+    let Some(path) = file else {
+        // Whoever read it may have gone, as `head` does.
+        drop(io::stdout().write_all(&document.bytes));
+        return Ok(());
+    };
+    fs::write(path, &document.bytes).map_err(|source| LocalError::Write {
         path: path.to_owned(),
         source,
     })
+}
+
+#[expect(clippy::print_stderr, reason = "remarks belong there")]
+fn warn(remark: &str) {
+    eprintln!("warning: {remark}");
 }

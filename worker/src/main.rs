@@ -1,15 +1,12 @@
 //! The `segfleet-worker` command.
 
-use std::{
-    io::{self, Write as _},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser;
-use segfleet_common::{result::Outcome, shutdown, telemetry};
+use segfleet_common::{shutdown, telemetry};
 use segfleet_worker::{
-    config::{Args, Command, Config, OutlineArgs, SegmentArgs},
+    config::{Args, Command, Config},
     local::{self, LocalError},
     run,
 };
@@ -31,8 +28,8 @@ fn main() -> ExitCode {
             }
             Err(mistakes) => complain(&mistakes, USAGE),
         },
-        Command::Segment(args) => segment(&args).unwrap_or_else(|error| failed(&error)),
-        Command::Outline(args) => outline(&args).unwrap_or_else(|error| failed(&error)),
+        Command::Segment(args) => end(local::segment(&args)),
+        Command::Outline(args) => end(local::outline(&args)),
     }
 }
 
@@ -51,48 +48,20 @@ fn serve(config: Config) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn segment(args: &SegmentArgs) -> Result<ExitCode, LocalError> {
-    let result = local::segment_file(args)?;
-    // Whoever read it may have gone, as `head` does.
-    drop(writeln!(
-        io::stdout(),
-        "{}",
-        local::describe(&result, args.format)
-    ));
-    Ok(if matches!(result.outcome, Outcome::Ok(_)) {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(NOT_OK)
-    })
-}
-
-fn outline(args: &OutlineArgs) -> Result<ExitCode, LocalError> {
-    let document = local::outline_file(args)?;
-    if document.n_holes_lost > 0 {
-        let n_holes = document.n_holes_lost;
-        warn(&format!(
-            "{n_holes} holes cannot be said in this format and are filled"
-        ));
+fn end(ended: Result<bool, LocalError>) -> ExitCode {
+    match ended {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(NOT_OK),
+        Err(error) => complain(
+            &error.to_string(),
+            match error {
+                LocalError::Model(_) => USAGE,
+                LocalError::Read { .. } | LocalError::Write { .. } | LocalError::Image { .. } => {
+                    NOT_OK
+                }
+            },
+        ),
     }
-    match &args.out {
-        Some(path) => local::write(path, &document.bytes)?,
-        // Whoever read it may have gone.
-        None => drop(io::stdout().write_all(&document.bytes)),
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn failed(error: &LocalError) -> ExitCode {
-    let code = match error {
-        LocalError::Model(_) => USAGE,
-        LocalError::Read { .. } | LocalError::Write { .. } | LocalError::Mask { .. } => NOT_OK,
-    };
-    complain(&error.to_string(), code)
-}
-
-#[expect(clippy::print_stderr, reason = "remarks belong there")]
-fn warn(remark: &str) {
-    eprintln!("warning: {remark}");
 }
 
 #[expect(clippy::print_stderr, reason = "mistakes belong there, as clap's do")]

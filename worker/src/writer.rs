@@ -94,7 +94,7 @@ impl ResultWriter {
         };
         let limit_bytes = self.limit_bytes;
         let message = format!(
-            "the result has {n_bytes} bytes ({n_objects} objects), the limit is {limit_bytes}; raise min_area_px"
+            "the result has {n_bytes} bytes ({n_objects} objects), the limit is {limit_bytes}; raise min_area_px or simplify_px"
         );
         JobError::new(ErrorCode::ResultTooLarge, message)
     }

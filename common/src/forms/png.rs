@@ -3,7 +3,7 @@
 use std::{io::Cursor, sync::LazyLock};
 
 use ab_glyph::FontRef;
-use image::{ImageFormat, Rgba, RgbaImage};
+use image::{DynamicImage, ImageFormat, Rgba, RgbaImage};
 use imageproc::{
     drawing::{Blend, draw_filled_rect_mut, draw_line_segment_mut, draw_text_mut, text_size},
     rect::Rect,
@@ -33,6 +33,7 @@ static FONT: LazyLock<FontRef<'static>> = LazyLock::new(|| {
 
 pub(super) fn write(picture: &Picture<'_>) -> Result<Vec<u8>, JobError> {
     let decoded = decode(picture.file, &DecodeLimits::STANDARD)?;
+    let has_alpha = decoded.image.color().has_alpha();
     let mut canvas = Blend(decoded.image.into_rgba8());
     for (index, object) in picture.objects.iter().enumerate() {
         fill(&mut canvas, object, index);
@@ -43,8 +44,12 @@ pub(super) fn write(picture: &Picture<'_>) -> Result<Vec<u8>, JobError> {
     for (index, object) in picture.objects.iter().enumerate() {
         draw_label(&mut canvas, object, index);
     }
+    let mut drawn = DynamicImage::from(canvas.0);
+    if !has_alpha {
+        drawn = drawn.into_rgb8().into();
+    }
     let mut file = Cursor::new(Vec::new());
-    let written = canvas.0.write_to(&mut file, ImageFormat::Png);
+    let written = drawn.write_to(&mut file, ImageFormat::Png);
     written.expect("a PNG can always be written to memory");
     Ok(file.into_inner())
 }

@@ -2,14 +2,10 @@
 
 use std::time::Duration;
 
-use segfleet_common::{broker::Broker, result::Outcome, wire};
+use segfleet_common::{args::View, broker::Broker, result::Outcome, wire};
 
 use super::{CommandError, Exit, remark, say};
-use crate::{
-    client::Client,
-    config::{ResultArgs, View},
-    output::Table,
-};
+use crate::{client::Client, config::ResultArgs, output::Table};
 
 pub(super) async fn run(broker: Broker, args: ResultArgs) -> Result<Exit, CommandError> {
     let ResultArgs {

@@ -4,12 +4,12 @@ use image::{DynamicImage, GenericImageView as _};
 use segfleet_common::{
     decode::{Decoded, decode},
     forms::{Document, Form, Picture},
-    job::Options,
+    job::{Forms, Options},
     limits::{RESULT_OBJECTS, RESULT_VERTICES},
     result::{ErrorCode, JobError, Object},
 };
 
-use super::{LocalError, read};
+use super::{LocalError, put, read};
 use crate::{
     config::OutlineArgs,
     labels::LabelMap,
@@ -18,16 +18,18 @@ use crate::{
     process::{give_form, outline_failure},
 };
 
-/// Traces the mask of `args` and writes the form that they name.
+/// Traces the mask of `args` and writes the form that they name. Returns `true`.
 ///
 /// # Errors
 /// [`LocalError`] when the file cannot be read, is no mask, or has too much in it.
-pub fn outline_file(args: &OutlineArgs) -> Result<Document, LocalError> {
+pub fn outline(args: &OutlineArgs) -> Result<bool, LocalError> {
     let file = read(&args.mask)?;
-    document(args, &file).map_err(|error| LocalError::Mask {
+    let document = document(args, &file).map_err(|error| LocalError::Image {
         path: args.mask.clone(),
         error,
-    })
+    })?;
+    put(&document, args.out.as_deref())?;
+    Ok(true)
 }
 
 fn document(args: &OutlineArgs, file: &[u8]) -> Result<Document, JobError> {
@@ -37,7 +39,7 @@ fn document(args: &OutlineArgs, file: &[u8]) -> Result<Document, JobError> {
         return Err(JobError::new(ErrorCode::ImageFormatUnsupported, message));
     }
     let options = Options {
-        forms: segfleet_common::job::Forms {
+        forms: Forms {
             polygons: true,
             coco_rle: args.format == Form::Rle || args.format == Form::Coco,
         },

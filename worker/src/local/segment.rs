@@ -1,27 +1,35 @@
 //! The `segment` command: the same straight line as a job's.
 
 use segfleet_common::{
+    args::{Format, View},
+    forms::{Document, Form, Picture},
     job::Job,
     polygon::Polygon,
-    result::{JobResult, Object, Outcome},
+    result::{ErrorCode, JobError, JobResult, Object, Outcome},
     subject::{JobId, Tenant},
     wire::{self, ResultFormat},
 };
 
-use super::{LocalError, read};
+use super::{LocalError, put, read};
 use crate::{
-    config::{SegmentArgs, SegmentFormat},
+    config::SegmentArgs,
     process::{Draft, Failure, Input, process},
     segment,
     writer::ResultWriter,
 };
 
-/// Segments the image of `args`.
+/// Segments the image of `args` and writes the result. Returns whether it is `ok`; an image that cannot be
+/// segmented is a result with an error, as it would be for a job.
 ///
 /// # Errors
-/// [`LocalError`] when there is nothing to segment, or nothing to do it with. An image that cannot be
-/// segmented is a result with an error, as it would be for a job.
-pub fn segment_file(args: &SegmentArgs) -> Result<JobResult, LocalError> {
+/// [`LocalError`] when there is nothing to segment, nothing to do it with, or nothing in the wanted form.
+pub fn segment(args: &SegmentArgs) -> Result<bool, LocalError> {
+    let result = result_of(args)?;
+    put(&describe(&result, args)?, args.out.as_deref())?;
+    Ok(matches!(result.outcome, Outcome::Ok(_)))
+}
+
+fn result_of(args: &SegmentArgs) -> Result<JobResult, LocalError> {
     let segmenter = segment::load(&args.model)?;
     let image = read(&args.image)?.into();
     let job = Job {
@@ -54,12 +62,40 @@ pub fn segment_file(args: &SegmentArgs) -> Result<JobResult, LocalError> {
     Ok(writer.result(draft, outcome))
 }
 
-/// The result as text in the wanted form, without a newline at the end.
-#[must_use]
-pub fn describe(result: &JobResult, format: SegmentFormat) -> String {
-    match format {
-        SegmentFormat::Json => wire::result_to_json(result),
-        SegmentFormat::Table => table(result),
+fn describe(result: &JobResult, args: &SegmentArgs) -> Result<Document, LocalError> {
+    match args.format {
+        Format::View(View::Json) => Ok(line_of(&wire::result_to_json(result))),
+        Format::View(View::Table) => Ok(line_of(&table(result))),
+        Format::Form(form) => {
+            let file = read(&args.image)?;
+            form_of(result, form, args, &file).map_err(|error| LocalError::Image {
+                path: args.image.clone(),
+                error,
+            })
+        }
+    }
+}
+
+fn line_of(text: &str) -> Document {
+    format!("{text}\n").into_bytes().into()
+}
+
+fn form_of(
+    result: &JobResult,
+    form: Form,
+    args: &SegmentArgs,
+    file: &[u8],
+) -> Result<Document, JobError> {
+    let file_name = args.image.file_name().unwrap_or_default().to_string_lossy();
+    match (&result.outcome, &result.image) {
+        (Outcome::Ok(objects), Some(image)) => form.write(&Picture {
+            file_name: &file_name,
+            file,
+            image,
+            objects,
+        }),
+        (Outcome::Error(error), _) => Err(error.clone()),
+        (outcome, _) => Err(JobError::new(ErrorCode::Crashed, outcome.status())),
     }
 }
 

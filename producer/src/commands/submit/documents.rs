@@ -8,13 +8,14 @@ use std::{
 };
 
 use segfleet_common::{
+    args::{Format, View},
     forms::{Document, Form, Picture, coco::DataSet},
     result::{ImageInfo, JobResult, Object, Outcome},
     wire,
 };
 
 use super::super::CommandError;
-use crate::config::{Format, SubmitArgs, View};
+use crate::config::SubmitArgs;
 
 /// Name of the file of a COCO data set.
 const DATA_SET: &str = "annotations.coco.json";

@@ -3,14 +3,17 @@
 use std::{io::Write as _, path::Path, time::Duration};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use segfleet_common::result::Outcome;
+use segfleet_common::{
+    args::{Format, View},
+    result::Outcome,
+};
 
 use super::{
     super::{Exit, remark, say},
     Done,
 };
 use crate::{
-    config::{Format, SubmitArgs, View},
+    config::SubmitArgs,
     output::{Summary, Table},
 };
 
