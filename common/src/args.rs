@@ -22,7 +22,7 @@ pub struct OptionArgs {
     #[arg(long, default_value = "8", value_name = "8|4", value_parser = parse_connectivity)]
     pub connectivity: Connectivity,
 
-    /// Leave out vertices as long as outlines stay this close to the exact ones, in pixels
+    /// Leave out vertices as long as outlines stay this close to the exact ones, in pixels, up to 1024
     #[arg(long, visible_alias = "simplify", default_value_t = Options::default().simplify_px, value_name = "PIXELS",
           value_parser = parse_tolerance)]
     pub simplify_px: f64,
@@ -71,11 +71,17 @@ pub enum Format {
 }
 
 impl Format {
-    /// Whether each image has a file of its own, so that there is no use in printing several.
+    /// Whether each image has to have a file of its own.
     #[must_use]
-    pub fn is_one_file_each(self) -> bool {
+    pub fn is_file_each(self) -> bool {
         use Form::{LabelMe, Png, Svg, Yolo};
         matches!(self, Self::Form(Yolo | LabelMe | Svg | Png))
+    }
+
+    /// Whether exact run lengths are written.
+    #[must_use]
+    pub fn wants_run_lengths(self) -> bool {
+        matches!(self, Self::Form(form) if form.is_data_set())
     }
 }
 

@@ -37,6 +37,46 @@ impl DecodeLimits {
         pixels: limits::IMAGE_PIXELS,
         file_bytes: limits::IMAGE_FILE_BYTES,
     };
+
+    /// Checks the length of a file.
+    ///
+    /// # Errors
+    /// `image_too_large`, with the value and the limit.
+    pub fn check_file(&self, n_bytes: u64) -> Result<(), JobError> {
+        if n_bytes > self.file_bytes {
+            return Err(too_large(format!(
+                "the file has {n_bytes} bytes, the limit is {}",
+                self.file_bytes
+            )));
+        }
+        Ok(())
+    }
+
+    /// Checks the size of an image.
+    ///
+    /// # Errors
+    /// `image_too_large`, with the value and the limit; `image_unreadable` for one without pixels.
+    pub fn check_size(&self, width: u32, height: u32) -> Result<(), JobError> {
+        let DecodeLimits {
+            side_px, pixels, ..
+        } = *self;
+        if width.max(height) > side_px {
+            return Err(too_large(format!(
+                "the image is {width}x{height} px, the limit is {side_px} px per side"
+            )));
+        }
+        let n_pixels = u64::from(width) * u64::from(height);
+        if n_pixels > pixels {
+            return Err(too_large(format!(
+                "the image has {n_pixels} pixels ({width}x{height}), the limit is {pixels}"
+            )));
+        }
+        if n_pixels == 0 {
+            let message = format!("the image is {width}x{height} px");
+            return Err(JobError::new(ErrorCode::ImageUnreadable, message));
+        }
+        Ok(())
+    }
 }
 
 /// An upright image and what its file said of it.
@@ -54,13 +94,7 @@ pub struct Decoded {
 /// `image_format_unsupported`, `image_too_large` (the message has the value and the limit), or
 /// `image_unreadable`.
 pub fn decode(file: &[u8], limits: &DecodeLimits) -> Result<Decoded, JobError> {
-    let n_bytes = file.len() as u64;
-    if n_bytes > limits.file_bytes {
-        return Err(too_large(format!(
-            "the file has {n_bytes} bytes, the limit is {}",
-            limits.file_bytes
-        )));
-    }
+    limits.check_file(file.len() as u64)?;
     let (format, name) = recognise(file)?;
     if format == ImageFormat::Jpeg {
         check_jpeg_is_whole(file)?;
@@ -70,7 +104,7 @@ pub fn decode(file: &[u8], limits: &DecodeLimits) -> Result<Decoded, JobError> {
     reader.limits(alloc_limit(WORKING_MEMORY_BYTES));
     let mut decoder = reader.into_decoder().map_err(failed)?;
     let (width, height) = decoder.dimensions();
-    check_size(width, height, limits)?;
+    limits.check_size(width, height)?;
     let working_bytes = decoder.total_bytes().saturating_mul(WORKING_MEMORY_FACTOR);
     let budget = alloc_limit(working_bytes.saturating_add(WORKING_MEMORY_BYTES));
     decoder.set_limits(budget).map_err(failed)?;
@@ -132,28 +166,6 @@ fn recognise(file: &[u8]) -> Result<(ImageFormat, &'static str), JobError> {
             )))
         }
     }
-}
-
-fn check_size(width: u32, height: u32, limits: &DecodeLimits) -> Result<(), JobError> {
-    let DecodeLimits {
-        side_px, pixels, ..
-    } = *limits;
-    if width.max(height) > side_px {
-        return Err(too_large(format!(
-            "the image is {width}x{height} px, the limit is {side_px} px per side"
-        )));
-    }
-    let n_pixels = u64::from(width) * u64::from(height);
-    if n_pixels > pixels {
-        return Err(too_large(format!(
-            "the image has {n_pixels} pixels ({width}x{height}), the limit is {pixels}"
-        )));
-    }
-    if n_pixels == 0 {
-        let message = format!("the image is {width}x{height} px");
-        return Err(JobError::new(ErrorCode::ImageUnreadable, message));
-    }
-    Ok(())
 }
 
 fn too_large(message: String) -> JobError {

@@ -46,6 +46,11 @@ pub const RESULT_OBJECTS: usize = 100_000;
 /// Most vertices of one result. A vertex takes three bytes or more, so more would not fit into a message.
 pub const RESULT_VERTICES: usize = 3_000_000;
 
+/// Longest side of an image in a result, whatever limits its worker has; readers refuse more.
+pub const RESULT_SIDE_PX: u32 = 1 << 20;
+/// Most pixels of an image in a result, likewise.
+pub const RESULT_PIXELS: u64 = u32::MAX as u64;
+
 /// Longest message of an error. It may quote what a client sent.
 pub const ERROR_MESSAGE_CHARS: usize = 1000;
 

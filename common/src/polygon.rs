@@ -87,6 +87,12 @@ impl Ring {
         &self.vertices
     }
 
+    /// The edges in order, from vertex to vertex; the last one closes the ring.
+    pub fn edges(&self) -> impl Iterator<Item = (Point, Point)> {
+        let ends = self.vertices[1..].iter().chain(&self.vertices[..1]);
+        self.vertices.iter().copied().zip(ends.copied())
+    }
+
     /// Which way the ring runs.
     #[must_use]
     pub fn winding(&self) -> Winding {

@@ -1,6 +1,6 @@
 //! From polygons back to pixels: [`columns`].
 
-use crate::polygon::{Point, Polygon};
+use crate::polygon::{Point, Polygon, Ring};
 
 /// The columns in which polygons have pixels, as runs from the top down.
 ///
@@ -12,12 +12,9 @@ use crate::polygon::{Point, Polygon};
 #[must_use]
 pub fn columns(polygons: &[Polygon], width_px: u32, height_px: u32) -> Vec<u64> {
     let mut changes = Vec::new();
-    for ring in polygons.iter().flat_map(Polygon::rings) {
-        let vertices = ring.vertices();
-        let ends = vertices[1..].iter().chain(&vertices[..1]);
-        for (from, to) in vertices.iter().zip(ends) {
-            add_edge((*from, *to), width_px, height_px, &mut changes);
-        }
+    let rings = polygons.iter().flat_map(Polygon::rings);
+    for edge in rings.flat_map(Ring::edges) {
+        add_edge(edge, width_px, height_px, &mut changes);
     }
     changes.sort_unstable();
     // Two changes at one place are none.
@@ -54,7 +51,6 @@ fn ceil_div(dividend: i64, divisor: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::polygon::Ring;
 
     fn check(corners: &[(u32, u32)], expected: &[u64]) {
         let corners = corners.iter().map(|&(x, y)| Point { x, y });

@@ -70,6 +70,8 @@ pub struct Object {
     pub label: Option<String>,
     /// The model's number for the label.
     pub class_id: Option<u32>,
+    /// Its number in a label map, if it comes from one.
+    pub instance: Option<u32>,
     /// How sure the model is, 0 to 1.
     pub score: Option<f64>,
     /// The smallest upright rectangle around it.

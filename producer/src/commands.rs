@@ -10,11 +10,7 @@ use std::{
     process::ExitCode,
 };
 
-use clap::ValueEnum as _;
-use segfleet_common::{
-    args::Format,
-    broker::{Broker, ConnectError, StreamsError},
-};
+use segfleet_common::broker::{Broker, ConnectError, StreamsError};
 use thiserror::Error;
 
 use crate::{
@@ -69,9 +65,9 @@ pub enum CommandError {
         /// Why not.
         source: io::Error,
     },
-    /// A format that makes a file for each image, and no folder for them.
-    #[error("--format {name} makes a file for each image; say where with --out DIR", name = format_name(*.0))]
-    NoFolder(Format),
+    /// Arguments that do not go together.
+    #[error("{0}")]
+    Usage(String),
 }
 
 impl CommandError {
@@ -81,7 +77,7 @@ impl CommandError {
         match self {
             Self::Submit(SubmitError::UnknownModel { .. } | SubmitError::TooLarge { .. })
             | Self::Out { .. }
-            | Self::NoFolder(_) => Exit::Usage,
+            | Self::Usage(_) => Exit::Usage,
             Self::Connect(_)
             | Self::Streams(_)
             | Self::Submit(SubmitError::NotSetUp(_) | SubmitError::Unavailable { .. })
@@ -95,6 +91,9 @@ impl CommandError {
 /// # Errors
 /// [`CommandError`] for what ends it early; its [`CommandError::exit`] is the exit code.
 pub async fn run(args: Args) -> Result<Exit, CommandError> {
+    if let Command::Submit(args) = &args.command {
+        args.check().map_err(CommandError::Usage)?;
+    }
     let broker = Broker::connect(&args.connect, "segfleet").await?;
     let exit = match args.command {
         Command::Setup(args) => setup::run(&broker, &args).await,
@@ -104,11 +103,6 @@ pub async fn run(args: Args) -> Result<Exit, CommandError> {
     };
     broker.close().await;
     exit
-}
-
-fn format_name(format: Format) -> String {
-    let value = format.to_possible_value();
-    value.map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
 /// Prints a line of what the command was asked for.

@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
-use clap::{Args as ClapArgs, Parser, Subcommand};
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum as _};
 use segfleet_common::{
     args::{Format, OptionArgs, View, parse_bytes, parse_duration},
     broker::{ConnectArgs, Settings},
@@ -161,12 +161,13 @@ pub struct SubmitArgs {
     #[arg(long, conflicts_with_all = ["out", "overlay", "format"])]
     pub no_wait: bool,
 
-    /// What is made of each result, as it arrives: printed, or written into the folder of --out
+    /// What is made of results: printed as they arrive, with `coco` and `rle` at the end, or written into the folder
+    /// of --out
     #[arg(long, default_value = "table", value_name = "FORMAT")]
     pub format: Format,
 
-    /// Write a file for each image into this folder, named after it, and one for all with `coco`; `table` is printed
-    /// all the same, and its files are those of `json`
+    /// Write a file for each image into this folder, named after it, and one for all with `coco` and `rle`. The table
+    /// is printed then, and the files of `table` are those of `json`
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
 
@@ -185,6 +186,23 @@ pub struct SubmitArgs {
     /// What is wanted of the outlines.
     #[command(flatten)]
     pub options: OptionArgs,
+}
+
+impl SubmitArgs {
+    /// Checks what needs no broker.
+    ///
+    /// # Errors
+    /// What to do about it.
+    pub fn check(&self) -> Result<(), String> {
+        if self.format.is_file_each() && self.files.len() > 1 && self.out.is_none() {
+            let value = self.format.to_possible_value();
+            let name = value.map_or_else(String::new, |value| value.get_name().to_owned());
+            return Err(format!(
+                "--format {name} makes a file for each image; say where with --out DIR"
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// Settings of `result`.

@@ -107,7 +107,7 @@ fn bench(criterion: &mut Criterion) {
             let file = folder.join(format!("labels-{side_px}.raw"));
             fs::write(file, bytes).expect("a writable folder");
         }
-        bench_labels(criterion, side_px, labels);
+        bench_labels(criterion, side_px, &labels);
     }
 }
 
@@ -129,7 +129,7 @@ fn labels(side_px: u32) -> Vec<u16> {
         .collect()
 }
 
-fn bench_labels(criterion: &mut Criterion, side_px: u32, labels: Vec<u16>) {
+fn bench_labels(criterion: &mut Criterion, side_px: u32, labels: &[u16]) {
     let map = LabelMap::new(side_px, labels);
     let mut group = criterion.benchmark_group("labels");
     group

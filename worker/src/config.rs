@@ -130,7 +130,7 @@ impl LimitArgs {
 /// Settings of `segment`.
 #[derive(Debug, clap::Args)]
 pub struct SegmentArgs {
-    /// The image file
+    /// The image file, `-` for standard input
     pub image: PathBuf,
 
     /// Model to use. Built in: mock, threshold
@@ -157,10 +157,12 @@ pub struct SegmentArgs {
 /// Settings of `outline`.
 #[derive(Debug, clap::Args)]
 pub struct OutlineArgs {
-    /// An 8- or 16-bit PNG; what is not zero is foreground
+    /// A PNG of up to 16 bits, `-` for standard input; what is not zero is foreground. `svg` and `png` show it below
+    /// the outlines
     pub mask: PathBuf,
 
-    /// Take grey values for objects: each value but 0 is one, which becomes its label
+    /// Take grey values or indexes of a palette for objects: each value but 0 is one, connected or not, and becomes
+    /// its `instance`
     #[arg(long)]
     pub labels: bool,
 

@@ -1,11 +1,12 @@
 //! The commands that need no broker: [`segment()`] and [`outline()`].
 
+mod mask_file;
 mod outline;
 mod segment;
 
 use std::{
     fs,
-    io::{self, Write as _},
+    io::{self, IsTerminal as _, Read as _, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -36,6 +37,9 @@ pub enum LocalError {
         /// Why not.
         source: io::Error,
     },
+    /// A picture would be printed.
+    #[error("a picture is not for a terminal; say where with --out FILE")]
+    Terminal,
     /// There is no such model.
     #[error(transparent)]
     Model(#[from] UnknownModel),
@@ -49,8 +53,15 @@ pub enum LocalError {
     },
 }
 
+/// Reads a file; `-` is standard input.
 fn read(path: &Path) -> Result<Vec<u8>, LocalError> {
-    fs::read(path).map_err(|source| LocalError::Read {
+    let read = if path == Path::new("-") {
+        let mut bytes = Vec::new();
+        io::stdin().read_to_end(&mut bytes).map(|_| bytes)
+    } else {
+        fs::read(path)
+    };
+    read.map_err(|source| LocalError::Read {
         path: path.to_owned(),
         source,
     })
@@ -58,21 +69,30 @@ fn read(path: &Path) -> Result<Vec<u8>, LocalError> {
 
 /// Writes a document to its file, or to standard output.
 fn put(document: &Document, file: Option<&Path>) -> Result<(), LocalError> {
-    if document.n_holes_lost > 0 {
-        let n_holes = document.n_holes_lost;
-        warn(&format!(
-            "{n_holes} holes cannot be said in this format and are filled"
-        ));
+    if let Some(remark) = document.remark() {
+        warn(&remark);
     }
-    let Some(path) = file else {
-        // Whoever read it may have gone, as `head` does.
-        drop(io::stdout().write_all(&document.bytes));
-        return Ok(());
+    let bytes = &document.bytes;
+    let written = match file {
+        Some(path) => fs::write(path, bytes),
+        None if io::stdout().is_terminal() && str::from_utf8(bytes).is_err() => {
+            return Err(LocalError::Terminal);
+        }
+        None => print(bytes),
     };
-    fs::write(path, &document.bytes).map_err(|source| LocalError::Write {
-        path: path.to_owned(),
+    written.map_err(|source| LocalError::Write {
+        path: file.unwrap_or(Path::new("standard output")).to_owned(),
         source,
     })
+}
+
+/// Whoever read it may have gone, as `head` does.
+fn print(bytes: &[u8]) -> io::Result<()> {
+    let mut output = io::stdout();
+    match output.write_all(bytes).and_then(|()| output.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
 }
 
 #[expect(clippy::print_stderr, reason = "remarks belong there")]

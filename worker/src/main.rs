@@ -55,7 +55,7 @@ fn end(ended: Result<bool, LocalError>) -> ExitCode {
         Err(error) => complain(
             &error.to_string(),
             match error {
-                LocalError::Model(_) => USAGE,
+                LocalError::Model(_) | LocalError::Terminal => USAGE,
                 LocalError::Read { .. } | LocalError::Write { .. } | LocalError::Image { .. } => {
                     NOT_OK
                 }

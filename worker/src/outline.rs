@@ -141,13 +141,13 @@ pub fn outline_mask(mask: &Mask, options: &OutlineOptions) -> Result<Vec<Object>
 /// # };
 /// use segfleet_worker::{labels::LabelMap, outline::outline_labels};
 ///
-/// let neighbours = LabelMap::new(2, vec![7u8, 9, 7, 9]);
+/// let neighbours = LabelMap::new(2, &[7u8, 9, 7, 9]);
 /// let objects = outline_labels(&neighbours, &options)?;
 /// assert_eq!(objects.iter().map(|(label, object)| (*label, object.bbox.x)).collect::<Vec<_>>(), [(7, 0), (9, 1)]);
 /// # Ok::<(), segfleet_worker::outline::OutlineError>(())
 /// ```
 pub fn outline_labels<T: Copy + Eq + Into<u32>>(
-    map: &LabelMap<T>,
+    map: &LabelMap<'_, T>,
     options: &OutlineOptions,
 ) -> Result<Vec<(u32, Object)>, OutlineError> {
     let found = RunsByObject::find(map)?;
@@ -338,6 +338,7 @@ fn object(extent: &Extent, n_parts: usize) -> Object {
     Object {
         label: None,
         class_id: None,
+        instance: None,
         score: None,
         bbox: extent.bbox(),
         area_px: extent.area_px,

@@ -37,11 +37,11 @@ class Mask:
         return subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE).stdout
 
     def check_pixels(self, objects):
-        """`objects` are (label, pixels): together they are the mask, and none overlaps another."""
+        """`objects` are (instance, pixels): together they are the mask, and none overlaps another."""
         total = numpy.zeros_like(self.pixels)
-        for label, pixels in objects:
-            assert not (total[pixels] != 0).any(), f"{label} overlaps another object"
-            total[pixels] = int(label) if self.has_labels else 1
+        for instance, pixels in objects:
+            assert not (total[pixels] != 0).any(), f"{instance} overlaps another object"
+            total[pixels] = instance if self.has_labels else 1
         expected = self.pixels if self.has_labels else self.pixels != 0
         assert (total == expected).all(), f"{(total != expected).sum()} pixels differ"
 
@@ -56,15 +56,21 @@ def read_coco(mask):
         pixels = coco.annToMask(annotation).astype(bool)
         assert pixels.sum() == annotation["area"]
         assert list(run_lengths.toBbox(coco.annToRLE(annotation))) == annotation["bbox"]
-        objects.append((coco.cats[annotation["category_id"]]["name"], pixels))
+        objects.append((annotation.get("instance"), pixels))
+    assert [category["name"] for category in coco.loadCats(coco.getCatIds(supNms=[""]))] == ["object"]
     mask.check_pixels(objects)
+    read_results(mask, coco)
 
 
-def read_rle(mask):
-    labels = [found.get("label") for found in json.loads(mask.outline("polygons"))["objects"]]
-    annotations = json.loads(mask.outline("rle"))
-    pixels = [run_lengths.decode(annotation["segmentation"]).astype(bool) for annotation in annotations]
-    mask.check_pixels(zip(labels, pixels))
+def read_results(mask, coco):
+    """Simplified or not, run lengths are the mask."""
+    file = mask.path.with_suffix(".rle.json")
+    for options in ([], ["--simplify", "8"]):
+        file.write_bytes(mask.outline("rle", *options))
+        with contextlib.redirect_stdout(io.StringIO()):
+            results = coco.loadRes(str(file))
+        found = results.anns.values()
+        mask.check_pixels((one.get("instance"), results.annToMask(one).astype(bool)) for one in found)
 
 
 def read_geojson(mask):
@@ -109,6 +115,7 @@ def read_yolo(mask):
 
 def read_labelme(mask):
     document = json.loads(mask.outline("labelme"))
+    assert base64.b64decode(document["imageData"]) == mask.path.read_bytes()
     assert (document["imageHeight"], document["imageWidth"]) == mask.pixels.shape
     total = 0
     for found in document["shapes"]:
@@ -117,7 +124,7 @@ def read_labelme(mask):
             pixels = numpy.array(Image.open(io.BytesIO(base64.b64decode(found["mask"]))))
             assert pixels.shape == (bottom - top + 1, right - left + 1)
             inside = mask.pixels[top:bottom + 1, left:right + 1][pixels > 0]
-            assert (inside == int(found["label"]) if mask.has_labels else inside > 0).all()
+            assert len(set(inside)) == 1 if mask.has_labels else (inside > 0).all()
             total += (pixels > 0).sum()
         else:
             total += Polygon(found["points"]).area
@@ -141,7 +148,7 @@ def read_png(mask):
     assert changed[mask.pixels > 0].all()
 
 
-READERS = [read_coco, read_rle, read_geojson, read_yolo, read_labelme, read_svg, read_png]
+READERS = [read_coco, read_geojson, read_yolo, read_labelme, read_svg, read_png]
 
 
 def main(worker, folder):
@@ -153,7 +160,7 @@ def main(worker, folder):
             except AssertionError:
                 print(f"{reader.__name__} of {path.name}")
                 raise
-    print(f"{len(masks)} masks, {len(READERS)} forms")
+    print(f"{len(masks)} masks, {len(READERS)} readers")
 
 
 main(*sys.argv[1:])

@@ -1,26 +1,47 @@
-//! COCO annotations: [`DataSet`] for many images, and bare annotations for one.
+//! COCO: a data set of many images, or the same annotations as results with run lengths.
 //!
 //! Polygons where no part has a hole, which COCO cannot say, and compressed run lengths otherwise. `iscrowd` is 0
-//! also with run lengths: each annotation is one object.
+//! also with run lengths: each annotation is one object. `area` and `bbox` are those of the mask, also where polygons
+//! are simplified.
 //!
-//! Source: the data format of the COCO data set, "Object Detection", <https://cocodataset.org/#format-data>.
+//! Source: the data format and the results format of the COCO data set, <https://cocodataset.org/#format-data>.
+
+use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
 
 use super::{Picture, has_holes, name};
-use crate::{result::Object, rle::Rle};
+use crate::{
+    result::{ImageInfo, Object},
+    rle::Rle,
+};
 
-/// A COCO data set in the making. Ids count from 1, in order of addition.
-#[derive(Debug, Default, Serialize)]
+/// Annotations of many images in the making. Images may come in any order; they are written in order of their ids.
+#[derive(Debug)]
 pub struct DataSet {
-    info: Empty,
-    licenses: [Empty; 0],
-    images: Vec<Image>,
-    annotations: Vec<Annotation<usize>>,
-    categories: Vec<Category>,
+    kind: Kind,
+    images: BTreeMap<usize, (Image, Vec<Found>)>,
 }
 
-#[derive(Debug, Default, Serialize)]
+/// What is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Images, annotations, categories.
+    Whole,
+    /// Annotations alone, with run lengths, as `COCO.loadRes` takes them beside the whole.
+    Results,
+}
+
+#[derive(Debug, Serialize)]
+struct Whole<'a> {
+    info: Empty,
+    licenses: [Empty; 0],
+    images: Vec<&'a Image>,
+    annotations: Vec<Annotation<'a>>,
+    categories: Vec<Category<'a>>,
+}
+
+#[derive(Debug, Serialize)]
 struct Empty {}
 
 #[derive(Debug, Serialize)]
@@ -32,23 +53,40 @@ struct Image {
 }
 
 #[derive(Debug, Serialize)]
-struct Category {
+struct Category<'a> {
     id: usize,
-    name: String,
+    name: &'a str,
+    supercategory: &'static str,
 }
 
-/// One object; `I` is what names its image.
 #[derive(Debug, Serialize)]
-struct Annotation<I> {
+struct Annotation<'a> {
     id: usize,
-    image_id: I,
+    image_id: usize,
     category_id: usize,
+    /// For readers who have the results alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file_name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    category_name: Option<&'a str>,
+    #[serde(flatten)]
+    found: &'a Found,
+}
+
+/// An object, as far as it does not depend on others.
+#[derive(Debug, Serialize)]
+struct Found {
+    #[serde(skip)]
+    category: String,
     segmentation: Segmentation,
     area: u64,
     bbox: [u32; 4],
     iscrowd: u8,
     #[serde(skip_serializing_if = "Option::is_none")]
     score: Option<f64>,
+    /// Its number in a label map.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instance: Option<u32>,
 }
 
 #[derive(Debug, Serialize)]
@@ -64,82 +102,108 @@ enum Segmentation {
 }
 
 impl DataSet {
-    /// Adds an image and its objects.
-    pub fn add(&mut self, picture: &Picture<'_>) {
-        let image_id = self.images.len() + 1;
-        self.images.push(Image {
-            id: image_id,
-            file_name: picture.file_name.to_owned(),
-            width: picture.image.width_px,
-            height: picture.image.height_px,
-        });
-        for object in picture.objects {
-            let segmentation = if has_holes(object) || object.polygons.is_empty() {
-                run_lengths_of(object, picture)
-            } else {
-                Segmentation::Polygons(flat(object))
-            };
-            let ids = (self.annotations.len() + 1, self.category(name(object)));
-            self.annotations
-                .push(annotation(object, ids, image_id, segmentation));
+    /// Begins a data set: images, annotations, and categories by label.
+    #[must_use]
+    pub fn whole() -> Self {
+        Self {
+            kind: Kind::Whole,
+            images: BTreeMap::new(),
         }
     }
 
-    /// The data set as a file.
+    /// Begins a list of annotations with run lengths, with the ids that the whole would have.
+    #[must_use]
+    pub fn results() -> Self {
+        Self {
+            kind: Kind::Results,
+            images: BTreeMap::new(),
+        }
+    }
+
+    /// Adds an image and its objects.
+    #[must_use]
+    pub fn with(mut self, picture: &Picture<'_>) -> Self {
+        self.add(picture);
+        self
+    }
+
+    /// Adds an image and its objects; one of the same id is replaced.
+    pub fn add(&mut self, picture: &Picture<'_>) {
+        let image = Image {
+            id: picture.id,
+            file_name: picture.file_name.to_owned(),
+            width: picture.image.width_px,
+            height: picture.image.height_px,
+        };
+        let objects = picture.objects.iter();
+        let found = objects.map(|object| Found::of(object, picture.image, self.kind));
+        self.images.insert(picture.id, (image, found.collect()));
+    }
+
+    /// Writes the file.
     ///
     /// # Panics
     /// Never: plain values can always be written.
     #[must_use]
     pub fn to_json(&self) -> String {
-        serde_json::to_string(self).expect("plain values can always be written")
-    }
-
-    /// The id of a category, which is added if it is new.
-    fn category(&mut self, name: &str) -> usize {
-        let known = self.categories.iter().find(|known| known.name == name);
-        known.map(|known| known.id).unwrap_or_else(|| {
-            let id = self.categories.len() + 1;
-            self.categories.push(Category {
-                id,
-                name: name.to_owned(),
+        let mut ids: HashMap<&str, usize> = HashMap::new();
+        let mut categories = Vec::new();
+        let mut annotations = Vec::new();
+        let all = self.images.values();
+        for (image, found) in
+            all.flat_map(|(image, found)| found.iter().map(move |one| (image, one)))
+        {
+            let name = found.category.as_str();
+            let category_id = *ids.entry(name).or_insert_with(|| {
+                categories.push(Category {
+                    id: categories.len() + 1,
+                    name,
+                    supercategory: "",
+                });
+                categories.len()
             });
-            id
-        })
+            let is_alone = self.kind == Kind::Results;
+            annotations.push(Annotation {
+                id: annotations.len() + 1,
+                image_id: image.id,
+                category_id,
+                file_name: is_alone.then_some(&image.file_name),
+                category_name: is_alone.then_some(name),
+                found,
+            });
+        }
+        let written = match self.kind {
+            Kind::Results => serde_json::to_string(&annotations),
+            Kind::Whole => serde_json::to_string(&Whole {
+                info: Empty {},
+                licenses: [],
+                images: self.images.values().map(|(image, _)| image).collect(),
+                annotations,
+                categories,
+            }),
+        };
+        written.expect("plain values can always be written")
     }
 }
 
-/// A list of annotations with run lengths; the file's name stands for the image.
-pub(super) fn run_lengths(picture: &Picture<'_>) -> String {
-    let mut names = DataSet::default();
-    let annotations: Vec<_> = picture
-        .objects
-        .iter()
-        .enumerate()
-        .map(|(index, object)| {
-            let ids = (index + 1, names.category(name(object)));
-            let segmentation = run_lengths_of(object, picture);
-            annotation(object, ids, picture.file_name, segmentation)
-        })
-        .collect();
-    serde_json::to_string(&annotations).expect("plain values can always be written")
-}
-
-fn annotation<I>(
-    object: &Object,
-    (id, category_id): (usize, usize),
-    image_id: I,
-    segmentation: Segmentation,
-) -> Annotation<I> {
-    let bbox = object.bbox;
-    Annotation {
-        id,
-        image_id,
-        category_id,
-        segmentation,
-        area: object.area_px,
-        bbox: [bbox.x, bbox.y, bbox.width, bbox.height],
-        iscrowd: 0,
-        score: object.score,
+impl Found {
+    fn of(object: &Object, image: &ImageInfo, kind: Kind) -> Self {
+        let is_flat = kind == Kind::Whole && !has_holes(object) && !object.polygons.is_empty();
+        let segmentation = if is_flat {
+            Segmentation::Polygons(flat(object))
+        } else {
+            run_lengths(object, image)
+        };
+        let bbox = object.bbox;
+        Self {
+            category: name(object).to_owned(),
+            segmentation,
+            area: object.area_px,
+            bbox: [bbox.x, bbox.y, bbox.width, bbox.height],
+            iscrowd: 0,
+            score: object.score,
+            instance: object.instance,
+        }
     }
 }
 
@@ -152,14 +216,10 @@ fn flat(object: &Object) -> Vec<Vec<u32>> {
 }
 
 /// What the result has, or else the pixels of the polygons.
-fn run_lengths_of(object: &Object, picture: &Picture<'_>) -> Segmentation {
-    let rle = object.coco_rle.clone().unwrap_or_else(|| {
-        Rle::of_polygons(
-            &object.polygons,
-            picture.image.width_px,
-            picture.image.height_px,
-        )
-    });
+fn run_lengths(object: &Object, image: &ImageInfo) -> Segmentation {
+    let (width_px, height_px) = (image.width_px, image.height_px);
+    let of_polygons = || Rle::of_polygons(&object.polygons, width_px, height_px);
+    let rle = object.coco_rle.clone().unwrap_or_else(of_polygons);
     Segmentation::RunLengths {
         size: [rle.height_px, rle.width_px],
         counts: rle.counts,

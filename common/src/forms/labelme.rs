@@ -1,24 +1,30 @@
-//! LabelMe's JSON: a polygon for each part, those of an object in one group; an object with holes is a mask.
+//! LabelMe's JSON: a polygon for each part, those of an object in one group; an object with holes is a mask. The
+//! image is inside, so that the document opens wherever it lies.
 //!
 //! Source: `labelme/label_file.py` and `labelme/utils/shape.py` of LabelMe 5: a mask's points are its first and its
 //! last pixel, and its pixels a PNG in base64.
 
-use std::io::Cursor;
+use std::path::Path;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use image::{GrayImage, ImageFormat, Luma};
+use image::{GrayImage, Luma};
 use serde_json::{Value, json};
 
-use super::{Picture, has_holes, name};
-use crate::{polygon::Polygon, raster, result::Object};
+use super::{Picture, embed, encode_png, has_holes, name};
+use crate::{
+    polygon::Polygon,
+    raster,
+    result::{JobError, Object},
+};
 
-pub(super) fn write(picture: &Picture<'_>) -> String {
+pub(super) fn write(picture: &Picture<'_>) -> Result<String, JobError> {
     let mut shapes = Vec::new();
-    for (object, group) in picture.objects.iter().zip(1..) {
+    for (object, number) in picture.objects.iter().zip(1..) {
         if has_holes(object) {
             shapes.push(mask(object, picture));
         } else {
-            let group = (object.polygons.len() > 1).then_some(group);
+            let number = object.instance.unwrap_or(number);
+            let group = (object.polygons.len() > 1).then_some(number);
             shapes.extend(
                 object
                     .polygons
@@ -27,16 +33,17 @@ pub(super) fn write(picture: &Picture<'_>) -> String {
             );
         }
     }
+    let path = Path::new(picture.file_name);
     let document = json!({
         "version": "5.5.0",
         "flags": {},
         "shapes": shapes,
-        "imagePath": picture.file_name,
-        "imageData": null,
+        "imagePath": path.file_name().unwrap_or_default().to_string_lossy(),
+        "imageData": embed(picture)?.1,
         "imageHeight": picture.image.height_px,
         "imageWidth": picture.image.width_px,
     });
-    document.to_string()
+    Ok(document.to_string())
 }
 
 fn polygon(object: &Object, part: &Polygon, group: Option<u32>) -> Value {
@@ -89,8 +96,5 @@ fn pixels(object: &Object, picture: &Picture<'_>) -> Vec<u8> {
             }
         }
     }
-    let mut file = Cursor::new(Vec::new());
-    let written = pixels.write_to(&mut file, ImageFormat::Png);
-    written.expect("a PNG can always be written to memory");
-    file.into_inner()
+    encode_png(&pixels.into())
 }

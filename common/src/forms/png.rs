@@ -1,28 +1,27 @@
 //! A PNG of the image with its objects over it: translucent fill, outline, label.
 
-use std::{io::Cursor, sync::LazyLock};
+use std::sync::LazyLock;
 
 use ab_glyph::FontRef;
-use image::{DynamicImage, ImageFormat, Rgba, RgbaImage};
+use image::{DynamicImage, Rgba, RgbaImage};
 use imageproc::{
     drawing::{Blend, draw_filled_rect_mut, draw_line_segment_mut, draw_text_mut, text_size},
     rect::Rect,
 };
 
-use super::{Picture, colour};
+use super::{Picture, colour, decode_shown, encode_png, number};
 use crate::{
-    decode::{DecodeLimits, decode},
     polygon::{Point, Polygon},
     raster,
     result::{JobError, Object},
 };
 
-/// How much of the image shows through a fill: alpha of 255.
+/// How much a fill covers what is below it, of 255.
 const FILL_ALPHA: u8 = 90;
-/// Width of outlines, as a share of the image's shorter side; one pixel at least.
-const LINE_SHARE: u32 = 1000;
-/// Height of labels, as a share of the image's shorter side.
-const LABEL_SHARE: u32 = 32;
+/// Outlines are a pixel wider for each so many pixels of the image's shorter side.
+const PX_PER_LINE: u32 = 1000;
+/// Labels are a pixel higher for each so many pixels of the image's shorter side.
+const PX_PER_LABEL_PX: u32 = 32;
 /// Height of the smallest labels.
 const MIN_LABEL_PX: u32 = 12;
 
@@ -32,9 +31,9 @@ static FONT: LazyLock<FontRef<'static>> = LazyLock::new(|| {
 });
 
 pub(super) fn write(picture: &Picture<'_>) -> Result<Vec<u8>, JobError> {
-    let decoded = decode(picture.file, &DecodeLimits::STANDARD)?;
-    let has_alpha = decoded.image.color().has_alpha();
-    let mut canvas = Blend(decoded.image.into_rgba8());
+    let shown = decode_shown(picture)?;
+    let has_alpha = shown.color().has_alpha();
+    let mut canvas = Blend(shown.into_rgba8());
     for (index, object) in picture.objects.iter().enumerate() {
         fill(&mut canvas, object, index);
     }
@@ -48,10 +47,7 @@ pub(super) fn write(picture: &Picture<'_>) -> Result<Vec<u8>, JobError> {
     if !has_alpha {
         drawn = drawn.into_rgb8().into();
     }
-    let mut file = Cursor::new(Vec::new());
-    let written = drawn.write_to(&mut file, ImageFormat::Png);
-    written.expect("a PNG can always be written to memory");
-    Ok(file.into_inner())
+    Ok(encode_png(&drawn))
 }
 
 fn fill(canvas: &mut Blend<RgbaImage>, object: &Object, index: usize) {
@@ -62,8 +58,8 @@ fn fill(canvas: &mut Blend<RgbaImage>, object: &Object, index: usize) {
         let mut from = run[0];
         while from < run[1] {
             let to = run[1].min((from / u64::from(height) + 1) * u64::from(height));
-            let x = side(from / u64::from(height));
-            let column = Rect::at(x, side(from % u64::from(height)));
+            let x = signed(from / u64::from(height));
+            let column = Rect::at(x, signed(from % u64::from(height)));
             let n_rows = u32::try_from(to - from).expect("within a column");
             draw_filled_rect_mut(canvas, column.of_size(1, n_rows), colour);
             from = to;
@@ -75,11 +71,9 @@ fn fill(canvas: &mut Blend<RgbaImage>, object: &Object, index: usize) {
 fn draw_outline(canvas: &mut RgbaImage, object: &Object, index: usize) {
     let [red, green, blue] = colour::of_object(index);
     let colour = Rgba([red, green, blue, 255]);
-    let n_lines = canvas.width().min(canvas.height()) / LINE_SHARE + 1;
+    let n_lines = canvas.width().min(canvas.height()) / PX_PER_LINE + 1;
     for ring in object.polygons.iter().flat_map(Polygon::rings) {
-        let vertices = ring.vertices();
-        let ends = vertices[1..].iter().chain(&vertices[..1]);
-        for edge in vertices.iter().zip(ends) {
+        for edge in ring.edges() {
             for line in 0..n_lines {
                 let (from, to) = inner_line(edge, line);
                 draw_line_segment_mut(canvas, from, to, colour);
@@ -89,12 +83,12 @@ fn draw_outline(canvas: &mut RgbaImage, object: &Object, index: usize) {
 }
 
 /// The middles of the first and the last pixel beside an edge; the line 0 is the nearest one.
-fn inner_line((from, to): (&Point, &Point), line: u32) -> ((f32, f32), (f32, f32)) {
+fn inner_line((from, to): (Point, Point), line: u32) -> ((f32, f32), (f32, f32)) {
     #[expect(
         clippy::cast_precision_loss,
         reason = "an image's sides are far below 2^24"
     )]
-    let at = |p: &Point| (p.x as f32, p.y as f32);
+    let at = |p: Point| (p.x as f32, p.y as f32);
     let ((x0, y0), (x1, y1)) = (at(from), at(to));
     let length = (x1 - x0).hypot(y1 - y0);
     let (along_x, along_y) = ((x1 - x0) / length, (y1 - y0) / length);
@@ -117,15 +111,15 @@ fn draw_label(canvas: &mut Blend<RgbaImage>, object: &Object, index: usize) {
         clippy::cast_precision_loss,
         reason = "an image's sides are far below 2^24"
     )]
-    let height_px = (shorter / LABEL_SHARE).max(MIN_LABEL_PX) as f32;
-    let number = (index + 1).to_string();
+    let height_px = (shorter / PX_PER_LABEL_PX).max(MIN_LABEL_PX) as f32;
+    let number = number(object, index);
     let text = object.label.as_deref().unwrap_or(&number);
     let (text_width, text_height) = text_size(height_px, &*FONT, text);
     let (width, height) = (text_width + 4, text_height + 4);
     if object.bbox.width < width || object.bbox.height < 2 * height {
         return;
     }
-    let (x, y) = (side(object.bbox.x.into()), side(object.bbox.y.into()));
+    let (x, y) = (signed(object.bbox.x.into()), signed(object.bbox.y.into()));
     let [red, green, blue] = colour::of_object(index);
     let ground = Rect::at(x, y).of_size(width, height);
     draw_filled_rect_mut(canvas, ground, Rgba([red, green, blue, 220]));
@@ -133,6 +127,7 @@ fn draw_label(canvas: &mut Blend<RgbaImage>, object: &Object, index: usize) {
     draw_text_mut(canvas, black, x + 2, y, height_px, &*FONT, text);
 }
 
-fn side(px: u64) -> i32 {
+/// A coordinate as imageproc takes it.
+fn signed(px: u64) -> i32 {
     i32::try_from(px).unwrap_or(i32::MAX)
 }

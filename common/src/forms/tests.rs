@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    polygon::{BoundingBox, Point, Ring},
+    polygon::{BoundingBox, Point, Polygon, Ring},
     rle::Rle,
 };
 
@@ -26,6 +26,7 @@ fn objects() -> Vec<Object> {
     let holed = Object {
         label: None,
         class_id: None,
+        instance: None,
         score: None,
         bbox: BoundingBox {
             x: 0,
@@ -44,6 +45,7 @@ fn objects() -> Vec<Object> {
     let parts = Object {
         label: Some("<cell> & \"nucleus\"".to_owned()),
         class_id: Some(4),
+        instance: Some(17),
         score: Some(0.5),
         bbox: BoundingBox {
             x: 4,
@@ -70,6 +72,7 @@ fn write(form: Form, file: &[u8], format: &str) -> Document {
         orientation: 1,
     };
     let picture = Picture {
+        id: 1,
         file_name: "a<b>.png",
         file,
         image: &image,
@@ -96,10 +99,10 @@ fn polygons_are_those_of_a_result() {
     check(
         Form::Polygons,
         concat!(
-            r#"{"image":{"width":8,"height":4,"format":"png","orientation":1},"#,
+            r#"{"file":"a<b>.png","image":{"width":8,"height":4,"format":"png","orientation":1},"#,
             r#""objects":[{"bbox":[0,0,3,3],"area_px":8,"#,
             r#""polygons":[{"exterior":[[0,0],[3,0],[3,3],[0,3]],"holes":[[[1,1],[1,2],[2,2],[2,1]]]}]},"#,
-            r#"{"label":"<cell> & \"nucleus\"","class_id":4,"score":0.5,"bbox":[4,1,4,1],"area_px":2,"#,
+            r#"{"label":"<cell> & \"nucleus\"","class_id":4,"instance":17,"score":0.5,"bbox":[4,1,4,1],"area_px":2,"#,
             r#""deviation_px":0.25,"#,
             r#""polygons":[{"exterior":[[4,1],[5,1],[5,2],[4,2]],"holes":[]},"#,
             r#"{"exterior":[[7,1],[8,1],[8,2],[7,2]],"holes":[]}]}]}"#,
@@ -118,19 +121,21 @@ fn coco_has_run_lengths_where_there_are_holes() {
             r#""segmentation":{"size":[4,8],"counts":"031N0002d0"},"#,
             r#""area":8,"bbox":[0,0,3,3],"iscrowd":0},"#,
             r#"{"id":2,"image_id":1,"category_id":2,"segmentation":[[4,1,5,1,5,2,4,2],[7,1,8,1,8,2,7,2]],"#,
-            r#""area":2,"bbox":[4,1,4,1],"iscrowd":0,"score":0.5}],"#,
-            r#""categories":[{"id":1,"name":"object"},{"id":2,"name":"<cell> & \"nucleus\""}]}"#,
+            r#""area":2,"bbox":[4,1,4,1],"iscrowd":0,"score":0.5,"instance":17}],"#,
+            r#""categories":[{"id":1,"name":"object","supercategory":""},"#,
+            r#"{"id":2,"name":"<cell> & \"nucleus\"","supercategory":""}]}"#,
             "\n"
         ),
     );
     check(
         Form::Rle,
         concat!(
-            r#"[{"id":1,"image_id":"a<b>.png","category_id":1,"#,
+            r#"[{"id":1,"image_id":1,"category_id":1,"file_name":"a<b>.png","category_name":"object","#,
             r#""segmentation":{"size":[4,8],"counts":"031N0002d0"},"#,
             r#""area":8,"bbox":[0,0,3,3],"iscrowd":0},"#,
-            r#"{"id":2,"image_id":"a<b>.png","category_id":2,"segmentation":{"size":[4,8],"counts":"a01;0G"},"#,
-            r#""area":2,"bbox":[4,1,4,1],"iscrowd":0,"score":0.5}]"#,
+            r#"{"id":2,"image_id":1,"category_id":2,"file_name":"a<b>.png","category_name":"<cell> & \"nucleus\"","#,
+            r#""segmentation":{"size":[4,8],"counts":"a01;0G"},"#,
+            r#""area":2,"bbox":[4,1,4,1],"iscrowd":0,"score":0.5,"instance":17}]"#,
             "\n"
         ),
     );
@@ -144,9 +149,10 @@ fn a_data_set_has_many_images_and_each_category_once() {
         format: "png".to_owned(),
         orientation: 1,
     };
-    let mut data_set = coco::DataSet::default();
-    for file_name in ["one.png", "two.png"] {
+    let mut data_set = DataSet::whole();
+    for (id, file_name) in [(2, "two.png"), (1, "one.png")] {
         data_set.add(&Picture {
+            id,
             file_name,
             file: b"",
             image: &image,
@@ -173,10 +179,12 @@ fn geojson_repeats_the_first_position() {
         concat!(
             r#"{"features":[{"geometry":{"coordinates":"#,
             r#"[[[[0,0],[3,0],[3,3],[0,3],[0,0]],[[1,1],[1,2],[2,2],[2,1],[1,1]]]],"type":"MultiPolygon"},"#,
-            r#""properties":{"area_px":8},"type":"Feature"},"#,
+            r#""properties":{"area_px":8,"classification":{"name":"object"},"objectType":"annotation"},"type":"Feature"},"#,
             r#"{"geometry":{"coordinates":[[[[4,1],[5,1],[5,2],[4,2],[4,1]]],[[[7,1],[8,1],[8,2],[7,2],[7,1]]]],"#,
-            r#""type":"MultiPolygon"},"properties":{"area_px":2,"class_id":4,"deviation_px":0.25,"#,
-            r#""label":"<cell> & \"nucleus\"","score":0.5},"type":"Feature"}],"type":"FeatureCollection"}"#,
+            r#""type":"MultiPolygon"},"id":17,"properties":{"area_px":2,"class_id":4,"#,
+            r#""classification":{"name":"<cell> & \"nucleus\""},"deviation_px":0.25,"#,
+            r#""label":"<cell> & \"nucleus\"","objectType":"annotation","score":0.5},"type":"Feature"}],"#,
+            r#""file":"a<b>.png","type":"FeatureCollection"}"#,
             "\n"
         ),
     );
@@ -195,7 +203,7 @@ fn yolo_has_a_line_for_each_part_and_counts_the_holes() {
 
 #[test]
 fn labelme_has_a_mask_where_there_are_holes() {
-    let text = String::from_utf8(write(Form::LabelMe, b"", "png").bytes).expect("text");
+    let text = String::from_utf8(write(Form::LabelMe, b"PNG", "png").bytes).expect("text");
     let mut json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     let mask = json["shapes"][0]["mask"].take();
     let file = base64::Engine::decode(
@@ -217,12 +225,12 @@ fn labelme_has_a_mask_where_there_are_holes() {
     let mut holed = shape("object", serde_json::json!([[0, 0], [2, 2]]), None, "mask");
     holed["mask"] = serde_json::Value::Null;
     let expected = serde_json::json!({
-        "version": "5.5.0", "flags": {}, "imagePath": "a<b>.png", "imageData": null,
+        "version": "5.5.0", "flags": {}, "imagePath": "a<b>.png", "imageData": "UE5H",
         "imageHeight": 4, "imageWidth": 8,
         "shapes": [
             holed,
-            shape(label, serde_json::json!([[4, 1], [5, 1], [5, 2], [4, 2]]), Some(2), "polygon"),
-            shape(label, serde_json::json!([[7, 1], [8, 1], [8, 2], [7, 2]]), Some(2), "polygon"),
+            shape(label, serde_json::json!([[4, 1], [5, 1], [5, 2], [4, 2]]), Some(17), "polygon"),
+            shape(label, serde_json::json!([[7, 1], [8, 1], [8, 2], [7, 2]]), Some(17), "polygon"),
         ],
     });
     assert_eq!(json, expected);
@@ -240,7 +248,7 @@ fn svg_shows_the_file_and_escapes_names() {
          vector-effect=\"non-scaling-stroke\"><title>object 1: 8 px</title></path>\n\
          <path d=\"M4,1 5,1 5,2 4,2ZM7,1 8,1 8,2 7,2Z\" fill=\"#56b4e9\" stroke=\"#56b4e9\" \
          vector-effect=\"non-scaling-stroke\">\
-         <title>&lt;cell&gt; &amp; &quot;nucleus&quot; 2: 2 px</title></path>\n\
+         <title>&lt;cell&gt; &amp; &quot;nucleus&quot; 17: 2 px</title></path>\n\
          </g>\n</svg>\n",
     );
 }

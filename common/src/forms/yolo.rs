@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Document, Picture, n_holes};
+use super::{Document, Picture};
 
 pub(super) fn write(picture: &Picture<'_>) -> Document {
     let mut text = String::new();
@@ -13,8 +13,8 @@ pub(super) fn write(picture: &Picture<'_>) -> Document {
     let width = f64::from(picture.image.width_px);
     let height = f64::from(picture.image.height_px);
     for object in picture.objects {
-        n_holes_lost += n_holes(&object.polygons);
         for polygon in &object.polygons {
+            n_holes_lost += polygon.holes().len();
             let line = polygon.exterior().vertices().iter().fold(
                 object.class_id.unwrap_or(0).to_string(),
                 |mut line, p| {

@@ -1,5 +1,6 @@
 //! Results on the wire: [`encode_result`], [`read_result`], [`result_to_json`].
 
+mod bounds;
 mod map;
 
 use serde::Deserialize;
@@ -88,6 +89,9 @@ pub enum ReadError {
     /// An outline is none.
     #[error(transparent)]
     Polygon(#[from] PolygonError),
+    /// The objects are not those of an image.
+    #[error("not a result: {0}")]
+    Bounds(String),
     /// The objects are too large for one message and travel in chunks.
     #[error("the objects of this result are in chunks, which this version does not read")]
     Blob,
@@ -127,13 +131,13 @@ pub fn result_to_json(result: &JobResult) -> String {
     String::from_utf8(encode_result(result, ResultFormat::Json)).expect("JSON is UTF-8")
 }
 
-/// Writes an image and its objects, as they are in a result, as one line of JSON.
+/// Writes an image file's name, its image and its objects, as they are in a result, as one line of JSON.
 ///
 /// # Panics
 /// Never: a map of plain values can always be written to memory.
 #[must_use]
-pub fn objects_to_json(image: &ImageInfo, objects: &[Object]) -> String {
-    let map = PictureMap::of(image, objects);
+pub fn objects_to_json(file: &str, image: &ImageInfo, objects: &[Object]) -> String {
+    let map = PictureMap::of(file, image, objects);
     serde_json::to_string(&map).expect("a map of plain values can always be written")
 }
 
@@ -216,6 +220,7 @@ mod tests {
         Object {
             label: None,
             class_id: None,
+            instance: None,
             score: None,
             bbox: BoundingBox {
                 x: 0,

@@ -61,16 +61,16 @@ pub(super) async fn run(broker: Broker, args: SubmitArgs) -> Result<Exit, Comman
     let documents = Documents::new(&args)?;
     let mut report = Report::new(&args);
     let batch = Batch {
+        options: options(&args),
         client: Client::over(broker, args.tenant.tenant),
         model: args.model,
-        options: args.options.to_options(),
         wait: !args.no_wait,
         timeout: args.timeout.unwrap_or(Duration::MAX),
         reading: ByteBudget::new(),
         documents: Arc::new(documents),
     };
     let started = Instant::now();
-    let jobs = stream::iter(Item::all(args.files)).map(|item| {
+    let jobs = stream::iter(Item::all(args.files, args.format)).map(|item| {
         let batch = &batch;
         async move { (batch.one(&item).await, item) }
     });
@@ -82,6 +82,13 @@ pub(super) async fn run(broker: Broker, args: SubmitArgs) -> Result<Exit, Comman
         .documents
         .finish()
         .map(|data_set| report.end(started.elapsed(), data_set))
+}
+
+/// What the format needs of the outlines, too.
+fn options(args: &SubmitArgs) -> Options {
+    let mut options = args.options.to_options();
+    options.forms.coco_rle = args.format.wants_run_lengths();
+    options
 }
 
 impl Batch {
@@ -105,7 +112,7 @@ impl Batch {
             Ok(Ok(Some(received))) => {
                 let time = started.elapsed();
                 let result = Box::new(received.result);
-                let written = self.write(item, result.clone()).await?;
+                let written = self.write(item, result.clone()).await;
                 Ok(Done::Answered {
                     result,
                     time,
@@ -122,7 +129,7 @@ impl Batch {
     }
 
     /// Writes what is wanted of a result; pictures take their time, and must not hold up the connection.
-    async fn write(&self, item: &Item, result: Box<JobResult>) -> Result<Written, CommandError> {
+    async fn write(&self, item: &Item, result: Box<JobResult>) -> Written {
         let (documents, item) = (Arc::clone(&self.documents), item.clone());
         let written = tokio::task::spawn_blocking(move || documents.write(&item, &result)).await;
         written.expect("writing does not panic")

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::server::Server;
+use crate::server::{Server, deploy};
 
 /// How long a command may take; only a hang takes longer.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -150,4 +150,14 @@ pub(crate) fn stderr(output: &Output) -> String {
 /// A sample photograph's path.
 pub(crate) fn sample(name: &str) -> String {
     crate::server::samples().join(name).display().to_string()
+}
+
+/// What a script of deploy/clients prints: the path of a program.
+pub(crate) fn client(script: &str) -> PathBuf {
+    let found = Command::new(deploy().join("clients").join(script))
+        .arg("--no-fetch")
+        .output()
+        .expect(script);
+    assert!(found.status.success(), "{}", stderr(&found));
+    PathBuf::from(stdout(&found).trim())
 }

@@ -1,16 +1,11 @@
 //! The README's examples, run as they are printed.
 
-use std::{
-    ffi::OsString,
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{ffi::OsString, fs, path::Path, process::Command};
 
 use tempfile::TempDir;
 
 use crate::{
-    fleet::{Fleet, stderr, stdout},
+    fleet::{Fleet, client, stderr, stdout},
     server::{deploy, samples},
 };
 
@@ -27,16 +22,6 @@ fn block(language: &str) -> String {
     block
         .unwrap_or_else(|| panic!("the README has no block of {language}"))
         .to_owned()
-}
-
-/// What a script of deploy/clients prints: the path of a program.
-fn client(script: &str) -> PathBuf {
-    let found = Command::new(deploy().join("clients").join(script))
-        .arg("--no-fetch")
-        .output()
-        .expect(script);
-    assert!(found.status.success(), "{}", stderr(&found));
-    PathBuf::from(stdout(&found).trim())
 }
 
 #[test]

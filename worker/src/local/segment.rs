@@ -1,9 +1,10 @@
 //! The `segment` command: the same straight line as a job's.
 
+use bytes::Bytes;
 use segfleet_common::{
     args::{Format, View},
     forms::{Document, Form, Picture},
-    job::Job,
+    job::{Job, Options},
     polygon::Polygon,
     result::{ErrorCode, JobError, JobResult, Object, Outcome},
     subject::{JobId, Tenant},
@@ -24,17 +25,21 @@ use crate::{
 /// # Errors
 /// [`LocalError`] when there is nothing to segment, nothing to do it with, or nothing in the wanted form.
 pub fn segment(args: &SegmentArgs) -> Result<bool, LocalError> {
-    let result = result_of(args)?;
-    put(&describe(&result, args)?, args.out.as_deref())?;
+    let file: Bytes = read(&args.image)?.into();
+    let result = result_of(args, file.clone())?;
+    let document = describe(&result, args, &file).map_err(|error| LocalError::Image {
+        path: args.image.clone(),
+        error,
+    })?;
+    put(&document, args.out.as_deref())?;
     Ok(matches!(result.outcome, Outcome::Ok(_)))
 }
 
-fn result_of(args: &SegmentArgs) -> Result<JobResult, LocalError> {
+fn result_of(args: &SegmentArgs, image: Bytes) -> Result<JobResult, LocalError> {
     let segmenter = segment::load(&args.model)?;
-    let image = read(&args.image)?.into();
     let job = Job {
         image,
-        options: args.options.to_options(),
+        options: options(args),
         metadata: None,
     };
     let id = JobId::random();
@@ -62,17 +67,18 @@ fn result_of(args: &SegmentArgs) -> Result<JobResult, LocalError> {
     Ok(writer.result(draft, outcome))
 }
 
-fn describe(result: &JobResult, args: &SegmentArgs) -> Result<Document, LocalError> {
+/// What the format needs of the outlines, too.
+fn options(args: &SegmentArgs) -> Options {
+    let mut options = args.options.to_options();
+    options.forms.coco_rle = args.format.wants_run_lengths();
+    options
+}
+
+fn describe(result: &JobResult, args: &SegmentArgs, file: &[u8]) -> Result<Document, JobError> {
     match args.format {
         Format::View(View::Json) => Ok(line_of(&wire::result_to_json(result))),
         Format::View(View::Table) => Ok(line_of(&table(result))),
-        Format::Form(form) => {
-            let file = read(&args.image)?;
-            form_of(result, form, args, &file).map_err(|error| LocalError::Image {
-                path: args.image.clone(),
-                error,
-            })
-        }
+        Format::Form(form) => form_of(result, form, args, file),
     }
 }
 
@@ -86,10 +92,10 @@ fn form_of(
     args: &SegmentArgs,
     file: &[u8],
 ) -> Result<Document, JobError> {
-    let file_name = args.image.file_name().unwrap_or_default().to_string_lossy();
     match (&result.outcome, &result.image) {
         (Outcome::Ok(objects), Some(image)) => form.write(&Picture {
-            file_name: &file_name,
+            id: 1,
+            file_name: &args.image.to_string_lossy(),
             file,
             image,
             objects,

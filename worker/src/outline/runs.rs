@@ -28,7 +28,9 @@ pub(super) struct RunsByObject {
 }
 
 impl RunsByObject {
-    pub(super) fn find<T: Copy + Eq + Into<u32>>(map: &LabelMap<T>) -> Result<Self, OutlineError> {
+    pub(super) fn find<T: Copy + Eq + Into<u32>>(
+        map: &LabelMap<'_, T>,
+    ) -> Result<Self, OutlineError> {
         let mut runs: Vec<Run> = Vec::new();
         let mut objects = Objects::default();
         let mut above = 0..0;
@@ -135,7 +137,7 @@ mod tests {
 
     #[test]
     fn runs_are_grouped_by_object_in_order_of_first_pixels() {
-        let map = LabelMap::new(4, vec![0, 9, 9, 2, 2, 2, 0, 9, 9, 0, 2, 2u16]);
+        let map = LabelMap::new(4, &[0, 9, 9, 2, 2, 2, 0, 9, 9, 0, 2, 2u16]);
         let found = RunsByObject::find(&map).expect("few runs");
         let runs: Vec<_> = found
             .iter()

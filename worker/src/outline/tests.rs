@@ -232,7 +232,7 @@ fn hash(seed: u64, x: u32, y: u32) -> u64 {
 
 #[test]
 fn labels_are_objects_whether_connected_or_not() {
-    let map = LabelMap::new(4, vec![7u8, 7, 9, 7, 0, 9, 9, 7]);
+    let map = LabelMap::new(4, &[7u8, 7, 9, 7, 0, 9, 9, 7]);
     let found = outline_labels(&map, &EIGHT).expect("two objects");
     let (labels, objects): (Vec<u32>, Vec<Object>) = found.into_iter().unzip();
     assert_eq!(labels, [7, 9]);
@@ -303,7 +303,8 @@ proptest! {
     ) {
         let label = |x: u32, y: u32| u16::try_from(hash(seed, x / 3, y) % n_labels * 300).expect("small");
         let places = (0..height).flat_map(|y| (0..width).map(move |x| (x, y)));
-        let map = LabelMap::new(width, places.map(|(x, y)| label(x, y)).collect());
+        let labels: Vec<u16> = places.map(|(x, y)| label(x, y)).collect();
+        let map = LabelMap::new(width, &labels);
         for (found, object) in outline_labels(&map, &EIGHT).expect("no limit") {
             let own = Mask::from_fn(width, height, |x, y| u32::from(label(x, y)) == found);
             let placed = PlacedMask { mask: own, left: 0, top: 0 };

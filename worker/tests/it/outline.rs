@@ -89,6 +89,9 @@ fn every_label_is_an_object() {
     let done = outline(&[&labels, "--labels", "--format", "yolo"]);
     let expected = "0 0 0 0.5 0 0.5 1 0 1\n0 0.5 0 1 0 1 1 0.5 1\n";
     assert_eq!(text(&done.stdout), expected, "{}", text(&done.stderr));
+    let done = outline(&[&labels, "--labels"]);
+    let result: Value = serde_json::from_slice(&done.stdout).expect("JSON");
+    assert_eq!(result["objects"][1]["instance"], 2000);
     let one = outline(&[&labels]);
     let result: Value = serde_json::from_slice(&one.stdout).expect("JSON");
     assert_eq!(result["objects"][0]["area_px"], 64);
@@ -107,11 +110,11 @@ fn what_is_no_mask_is_named() {
     let cases: [(&[&str], &str); 4] = [
         (
             &[&colours, "--labels"],
-            "colours.png: image_format_unsupported: labels must be an 8- or 16-bit grey PNG, this one is Rgb8",
+            "colours.png: image_format_unsupported: labels must be grey values or indexes of a palette",
         ),
         (
             &[&no_image],
-            "text.png: image_format_unsupported: the file starts with the bytes",
+            "text.png: image_format_unsupported: a mask must be a PNG",
         ),
         (&["missing.png"], "missing.png cannot be read: No such file"),
         (
@@ -157,5 +160,8 @@ fn clients_every_form_is_read_by_its_readers() {
         text(&done.stdout),
         text(&done.stderr)
     );
-    assert_eq!(text(&done.stdout).lines().last(), Some("2 masks, 7 forms"));
+    assert_eq!(
+        text(&done.stdout).lines().last(),
+        Some("2 masks, 6 readers")
+    );
 }

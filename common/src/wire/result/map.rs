@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::ReadError;
+use super::{ReadError, bounds};
 use crate::{
     job::Metadata,
     limits::VERSION,
@@ -45,14 +45,16 @@ pub(super) struct ResultMap<M> {
 
 /// The part of a result that is about the image.
 #[derive(Serialize)]
-pub(super) struct PictureMap {
+pub(super) struct PictureMap<'a> {
+    file: &'a str,
     image: ImageMap,
     objects: Vec<ObjectMap>,
 }
 
-impl PictureMap {
-    pub(super) fn of(image: &ImageInfo, objects: &[Object]) -> Self {
+impl<'a> PictureMap<'a> {
+    pub(super) fn of(file: &'a str, image: &ImageInfo, objects: &[Object]) -> Self {
         Self {
+            file,
             image: ImageMap::from_image(image),
             objects: objects.iter().map(ObjectMap::from_object).collect(),
         }
@@ -87,6 +89,8 @@ struct ObjectMap {
     label: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     class_id: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instance: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     score: Option<f64>,
     bbox: (u32, u32, u32, u32),
@@ -196,6 +200,7 @@ impl<M> ResultMap<M> {
         if self.v != VERSION {
             return Err(ReadError::Version(self.v));
         }
+        let image = self.image.map(ImageMap::into_image);
         let outcome = match (self.status.as_str(), self.error) {
             ("ok", _) if self.blob.is_some() => return Err(ReadError::Blob),
             ("ok", _) => {
@@ -204,7 +209,9 @@ impl<M> ResultMap<M> {
                     .unwrap_or_default()
                     .into_iter()
                     .map(ObjectMap::into_object);
-                Outcome::Ok(objects.collect::<Result<_, PolygonError>>()?)
+                let objects: Vec<Object> = objects.collect::<Result<_, PolygonError>>()?;
+                bounds::check(image.as_ref(), &objects)?;
+                Outcome::Ok(objects)
             }
             ("error", Some(ErrorMap { code, message })) => Outcome::Error(JobError {
                 code: code.parse()?,
@@ -222,12 +229,7 @@ impl<M> ResultMap<M> {
             id: JobId::from_broker(&self.id).ok_or(ReadError::Id(self.id))?,
             tenant: self.tenant.parse::<Tenant>()?,
             outcome,
-            image: self.image.map(|image| ImageInfo {
-                width_px: image.width,
-                height_px: image.height,
-                format: image.format,
-                orientation: image.orientation,
-            }),
+            image,
             model: self.model.map(
                 |ModelMap {
                      name,
@@ -257,6 +259,15 @@ impl ImageMap {
             orientation: image.orientation,
         }
     }
+
+    fn into_image(self) -> ImageInfo {
+        ImageInfo {
+            width_px: self.width,
+            height_px: self.height,
+            format: self.format,
+            orientation: self.orientation,
+        }
+    }
 }
 
 impl ObjectMap {
@@ -264,6 +275,7 @@ impl ObjectMap {
         let Object {
             label,
             class_id,
+            instance,
             score,
             bbox,
             area_px,
@@ -274,6 +286,7 @@ impl ObjectMap {
         Self {
             label: label.clone(),
             class_id: *class_id,
+            instance: *instance,
             score: *score,
             bbox: (bbox.x, bbox.y, bbox.width, bbox.height),
             area_px: *area_px,
@@ -287,6 +300,7 @@ impl ObjectMap {
         let Self {
             label,
             class_id,
+            instance,
             score,
             bbox: (x, y, width, height),
             area_px,
@@ -301,6 +315,7 @@ impl ObjectMap {
         Ok(Object {
             label,
             class_id,
+            instance,
             score,
             bbox: BoundingBox {
                 x,

@@ -2,59 +2,41 @@
 
 use std::{
     collections::HashSet,
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
 
 use segfleet_common::{
     args::{Format, View},
-    forms::{Document, Form, Picture, coco::DataSet},
-    result::{ImageInfo, JobResult, Object, Outcome},
+    forms::{DataSet, Form, Picture},
+    result::{JobResult, Outcome},
     wire,
 };
 
 use super::super::CommandError;
 use crate::config::SubmitArgs;
 
-/// Name of the file of a COCO data set.
-const DATA_SET: &str = "annotations.coco.json";
+/// A file to submit.
+#[derive(Debug, Clone)]
+pub(super) struct Item {
+    /// Which of the files, from 1.
+    number: usize,
+    pub(super) file: PathBuf,
+    /// What the names of its documents begin with.
+    name: String,
+}
 
 /// Writes the documents of all files; several threads may do so at once.
+#[derive(Debug)]
 pub(super) struct Documents {
     format: Format,
     out: Option<PathBuf>,
     overlay: Option<PathBuf>,
-    data_set: Mutex<DataSet>,
-}
-
-/// A file to submit.
-#[derive(Debug, Clone)]
-pub(super) struct Item {
-    pub(super) file: PathBuf,
-    /// What the names of its documents begin with: its own name; where that is taken, with a number.
-    name: String,
-}
-
-impl Item {
-    pub(super) fn all(files: Vec<PathBuf>) -> Vec<Self> {
-        let mut taken = HashSet::new();
-        let named = files.into_iter().map(|file| {
-            let base = file.file_name().unwrap_or_default().to_string_lossy();
-            let mut name = base.to_string();
-            let mut number = 1;
-            while !taken.insert(name.clone()) {
-                number += 1;
-                name = format!("{base}-{number}");
-            }
-            Self { file, name }
-        });
-        named.collect()
-    }
-
-    fn document(&self, folder: &Path, extension: &str) -> PathBuf {
-        folder.join(format!("{}.{extension}", self.name))
-    }
+    /// The files that are submitted, which no document may replace.
+    inputs: HashSet<PathBuf>,
+    /// What is written at the end.
+    data_set: Option<Mutex<DataSet>>,
 }
 
 /// What came of one result.
@@ -68,165 +50,194 @@ pub(super) struct Written {
     pub(super) failure: Option<String>,
 }
 
+impl Item {
+    /// The files with names for their documents: their own, or what readers of the format look for; where that is
+    /// taken, with a number.
+    pub(super) fn all(files: Vec<PathBuf>, format: Format) -> Vec<Self> {
+        let mut taken = HashSet::new();
+        let items = files.into_iter().zip(1..).map(|(file, number)| {
+            let base = match format {
+                Format::Form(form) if form.is_named_after_stem() => file.file_stem(),
+                _ => file.file_name(),
+            };
+            let base = base.unwrap_or_default().to_string_lossy();
+            let mut name = base.to_string();
+            let mut n_others = 1;
+            while !taken.insert(name.clone()) {
+                n_others += 1;
+                name = format!("{base}-{n_others}");
+            }
+            Self { number, file, name }
+        });
+        items.collect()
+    }
+}
+
 impl Documents {
     /// Makes the folders.
     pub(super) fn new(args: &SubmitArgs) -> Result<Self, CommandError> {
-        if args.format.is_one_file_each() && args.out.is_none() {
-            return Err(CommandError::NoFolder(args.format));
-        }
         for folder in args.out.iter().chain(&args.overlay) {
             fs::create_dir_all(folder).map_err(|source| CommandError::Out {
                 path: folder.clone(),
                 source,
             })?;
         }
+        let data_set = match args.format {
+            Format::Form(Form::Coco) => Some(DataSet::whole()),
+            Format::Form(Form::Rle) => Some(DataSet::results()),
+            _ => None,
+        };
+        // A file that is not there cannot be replaced.
+        let inputs = args.files.iter().flat_map(fs::canonicalize);
         Ok(Self {
             format: args.format,
             out: args.out.clone(),
             overlay: args.overlay.clone(),
-            data_set: Mutex::default(),
+            inputs: inputs.collect(),
+            data_set: data_set.map(Mutex::new),
         })
     }
 
-    /// Writes what is wanted of one result.
-    pub(super) fn write(&self, item: &Item, result: &JobResult) -> Result<Written, CommandError> {
-        let mut written = Written::default();
-        match self.format {
-            Format::View(View::Table) if self.out.is_none() => {}
-            Format::View(View::Table | View::Json) => {
-                let text = wire::result_to_json(result) + "\n";
-                self.give(item, "json", text.into_bytes(), &mut written)?;
-            }
-            Format::Form(form) => self.write_form(form, item, result, &mut written)?,
+    /// Writes what is wanted of one result. What does not work out concerns this result alone.
+    pub(super) fn write(&self, item: &Item, result: &JobResult) -> Written {
+        let mut written = self.write_format(item, result).unwrap_or_else(failed);
+        if let Some(folder) = &self.overlay
+            && let Err(failure) = self.write_overlay(folder, item, result)
+        {
+            written.failure = Some(failure);
         }
-        if self.overlay.is_some() {
-            self.write_overlay(item, result, &mut written)?;
-        }
-        Ok(written)
+        written
     }
 
     /// Ends a data set. Returns it if it is to be printed.
     pub(super) fn finish(&self) -> Result<Option<Vec<u8>>, CommandError> {
-        if self.format != Format::Form(Form::Coco) {
+        let (Some(data_set), Format::Form(form)) = (&self.data_set, self.format) else {
             return Ok(None);
-        }
-        let data_set = self.data_set.lock().unwrap_or_else(PoisonError::into_inner);
+        };
+        let data_set = data_set.lock().unwrap_or_else(PoisonError::into_inner);
         let text = (data_set.to_json() + "\n").into_bytes();
-        match &self.out {
-            Some(folder) => write_file(&folder.join(DATA_SET), &text).map(|()| None),
-            None => Ok(Some(text)),
+        let Some(folder) = &self.out else {
+            return Ok(Some(text));
+        };
+        let path = folder.join(format!("annotations.{}", form.extension()));
+        match fs::write(&path, &text) {
+            Ok(()) => Ok(None),
+            Err(source) => Err(CommandError::Out { path, source }),
         }
     }
 
-    fn write_form(
-        &self,
-        form: Form,
-        item: &Item,
-        result: &JobResult,
-        written: &mut Written,
-    ) -> Result<(), CommandError> {
-        let Some(document) = self.document(form, item, result, written) else {
-            return Ok(());
-        };
-        written.n_holes_lost = document.n_holes_lost;
-        self.give(item, form.extension(), document.bytes, written)
-    }
-
-    fn write_overlay(
-        &self,
-        item: &Item,
-        result: &JobResult,
-        written: &mut Written,
-    ) -> Result<(), CommandError> {
-        let Some(document) = self.document(Form::Svg, item, result, written) else {
-            return Ok(());
-        };
-        match &self.overlay {
-            Some(folder) => write_file(&item.document(folder, "svg"), &document.bytes),
-            None => Ok(()),
-        }
-    }
-
-    /// The document of a result that has objects; a data set takes its objects instead.
-    fn document(
-        &self,
-        form: Form,
-        item: &Item,
-        result: &JobResult,
-        written: &mut Written,
-    ) -> Option<Document> {
-        let (image, objects) = found(result)?;
-        let shown = match form {
-            Form::Svg | Form::Png => fs::read(&item.file),
-            _ => Ok(Vec::new()),
-        };
-        let shown = shown.map_err(|error| error.to_string());
-        let document = shown.and_then(|shown| {
-            let picture = Picture {
-                file_name: &item.file.file_name().unwrap_or_default().to_string_lossy(),
-                file: &shown,
-                image,
-                objects,
-            };
-            if form == Form::Coco {
-                let data_set = self.data_set.lock();
-                data_set
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .add(&picture);
-                return Ok(None);
+    fn write_format(&self, item: &Item, result: &JobResult) -> Result<Written, String> {
+        let form = match self.format {
+            Format::View(View::Table) if self.out.is_none() => return Ok(Written::default()),
+            Format::View(View::Table | View::Json) => {
+                let text = wire::result_to_json(result) + "\n";
+                return self.put(item, "json", text.into_bytes());
             }
-            form.write(&picture)
-                .map(Some)
-                .map_err(|error| error.to_string())
-        });
-        document.unwrap_or_else(|why| {
-            written.failure = Some(format!("{} cannot be shown: {why}", item.file.display()));
-            None
+            Format::Form(form) => form,
+        };
+        let file = read_for(form, item)?;
+        let Some(picture) = picture(item, &file, result) else {
+            return Ok(Written::default());
+        };
+        if let Some(data_set) = &self.data_set {
+            let mut data_set = data_set.lock().unwrap_or_else(PoisonError::into_inner);
+            data_set.add(&picture);
+            return Ok(Written::default());
+        }
+        let document = form.write(&picture).map_err(|error| error.to_string())?;
+        let written = self.put(item, form.extension(), document.bytes)?;
+        Ok(Written {
+            n_holes_lost: document.n_holes_lost,
+            ..written
         })
     }
 
-    /// Writes a file, or leaves the text to be printed.
-    fn give(
+    fn write_overlay(&self, folder: &Path, item: &Item, result: &JobResult) -> Result<(), String> {
+        let file = read_for(Form::Svg, item)?;
+        let Some(picture) = picture(item, &file, result) else {
+            return Ok(());
+        };
+        let document = Form::Svg.write(&picture);
+        let document = document.map_err(|error| error.to_string())?;
+        self.write_file(folder, item, "svg", &document.bytes)
+    }
+
+    /// Writes a document into the folder, or leaves it to be printed.
+    fn put(&self, item: &Item, extension: &str, bytes: Vec<u8>) -> Result<Written, String> {
+        let mut written = Written::default();
+        match &self.out {
+            Some(folder) => self.write_file(folder, item, extension, &bytes)?,
+            None => written.text = Some(bytes),
+        }
+        Ok(written)
+    }
+
+    fn write_file(
         &self,
+        folder: &Path,
         item: &Item,
         extension: &str,
-        bytes: Vec<u8>,
-        written: &mut Written,
-    ) -> Result<(), CommandError> {
-        match &self.out {
-            Some(folder) => write_file(&item.document(folder, extension), &bytes),
-            None => {
-                written.text = Some(bytes);
-                Ok(())
-            }
+        bytes: &[u8],
+    ) -> Result<(), String> {
+        let path = folder.join(format!("{}.{extension}", item.name));
+        let is_input = fs::canonicalize(&path).is_ok_and(|path| self.inputs.contains(&path));
+        let written = if is_input {
+            Err(io::Error::other("it is one of the images"))
+        } else {
+            fs::write(&path, bytes)
+        };
+        written.map_err(|error| format!("{} cannot be written: {error}", path.display()))
+    }
+}
+
+/// The image file, where the form shows it.
+fn read_for(form: Form, item: &Item) -> Result<Vec<u8>, String> {
+    match form {
+        Form::Svg | Form::Png | Form::LabelMe => {
+            fs::read(&item.file).map_err(|error| format!("it cannot be read again: {error}"))
         }
+        Form::Polygons | Form::Coco | Form::Rle | Form::GeoJson | Form::Yolo => Ok(Vec::new()),
     }
 }
 
-/// The image and its objects, if the job ended well.
-fn found(result: &JobResult) -> Option<(&ImageInfo, &[Object])> {
-    match (&result.outcome, &result.image) {
-        (Outcome::Ok(objects), Some(image)) => Some((image, objects)),
-        _ => None,
-    }
-}
-
-fn write_file(path: &Path, bytes: &[u8]) -> Result<(), CommandError> {
-    fs::write(path, bytes).map_err(|source| CommandError::Out {
-        path: path.to_owned(),
-        source,
+/// The picture of a job that ended well.
+fn picture<'a>(item: &'a Item, file: &'a [u8], result: &'a JobResult) -> Option<Picture<'a>> {
+    let (Outcome::Ok(objects), Some(image)) = (&result.outcome, &result.image) else {
+        return None;
+    };
+    Some(Picture {
+        id: item.number,
+        file_name: item.file.to_str().unwrap_or(&item.name),
+        file,
+        image,
+        objects,
     })
+}
+
+fn failed(why: String) -> Written {
+    Written {
+        failure: Some(why),
+        ..Written::default()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn check(format: Format, expected: [&str; 4]) {
+        let files = ["a/x.png", "b/x.png", "a/x.jpg", "x.png-2"].map(PathBuf::from);
+        let items = Item::all(files.to_vec(), format);
+        let names: Vec<&str> = items.iter().map(|item| item.name.as_str()).collect();
+        assert_eq!(names, expected);
+    }
+
     #[test]
     fn documents_have_different_names() {
-        let files = ["a/x.png", "b/x.png", "a/x.png", "x.png-2"].map(PathBuf::from);
-        let items = Item::all(files.to_vec());
-        let names: Vec<&str> = items.iter().map(|item| item.name.as_str()).collect();
-        assert_eq!(names, ["x.png", "x.png-2", "x.png-3", "x.png-2-2"]);
+        check(
+            Format::View(View::Json),
+            ["x.png", "x.png-2", "x.jpg", "x.png-2-2"],
+        );
+        check(Format::Form(Form::Yolo), ["x", "x-2", "x-3", "x-4"]);
     }
 }

@@ -1,10 +1,15 @@
 //! [`Report`]: what people and programs see of a `submit` while it goes on.
 
-use std::{io::Write as _, path::Path, time::Duration};
+use std::{
+    io::{self, Write as _},
+    path::Path,
+    time::Duration,
+};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use segfleet_common::{
     args::{Format, View},
+    forms,
     result::Outcome,
 };
 
@@ -24,6 +29,8 @@ pub(super) struct Report {
     wait: bool,
     summary: Summary,
     n_holes_lost: usize,
+    /// Why something that was to be printed is lost.
+    unprinted: Option<io::Error>,
     /// Shown on a terminal only.
     bar: ProgressBar,
 }
@@ -42,6 +49,7 @@ impl Report {
             wait: !args.no_wait,
             summary: Summary::default(),
             n_holes_lost: 0,
+            unprinted: None,
             bar: progress_bar(args.files.len()),
         }
     }
@@ -57,21 +65,21 @@ impl Report {
     }
 
     /// The last lines. `text` is what there is of all results together.
-    pub(super) fn end(self, total: Duration, text: Option<Vec<u8>>) -> Exit {
+    pub(super) fn end(mut self, total: Duration, text: Option<Vec<u8>>) -> Exit {
         self.bar.finish_and_clear();
         if let Some(text) = text {
-            print(&text);
+            self.put(&text);
         }
-        if self.n_holes_lost > 0 {
-            remark(&format!(
-                "{} holes cannot be said in this format and are filled",
-                self.n_holes_lost
-            ));
+        if let Some(lost) = forms::lost_holes(self.n_holes_lost) {
+            remark(&lost);
         }
         if self.wait {
             remark(&self.summary.describe(total));
         }
-        if self.summary.n_failed == 0 {
+        if let Some(error) = &self.unprinted {
+            remark(&format!("standard output cannot be written: {error}"));
+        }
+        if self.summary.n_failed == 0 && self.unprinted.is_none() {
             Exit::Ok
         } else {
             Exit::NotOk
@@ -102,7 +110,7 @@ impl Report {
             say(&table.row(&name, &result, time));
         }
         if let Some(text) = &written.text {
-            print(text);
+            self.put(text);
         }
         self.summary.latencies.push(time);
         self.n_holes_lost += written.n_holes_lost;
@@ -110,7 +118,7 @@ impl Report {
             (Outcome::Ok(_), None) => self.summary.n_ok += 1,
             (Outcome::Ok(_), Some(why)) => {
                 self.summary.n_failed += 1;
-                remark(&why);
+                remark(&format!("{name}: {why}"));
             }
             (outcome, _) => {
                 self.summary.n_failed += 1;
@@ -119,6 +127,17 @@ impl Report {
                     remark(&format!("{name}: {}", why(outcome)));
                 }
             }
+        }
+    }
+
+    /// Prints a document. Whoever read it may have gone, as `head` does, and the work goes on; anything else is told.
+    fn put(&mut self, text: &[u8]) {
+        let mut output = io::stdout();
+        match output.write_all(text).and_then(|()| output.flush()) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                self.unprinted = Some(error);
+            }
+            _ => {}
         }
     }
 }
@@ -135,10 +154,8 @@ fn progress_bar(n_files: usize) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(n_files as u64), ProgressDrawTarget::stderr());
     let template = "{wide_bar} {pos} of {len}{msg}, {per_sec}, {eta} left";
     let style = ProgressStyle::with_template(template).expect("a template that was tried");
-    bar.with_style(style)
-}
-
-fn print(text: &[u8]) {
-    // Whoever read it may have gone, as `head` does; the work goes on.
-    drop(std::io::stdout().write_all(text));
+    let bar = bar.with_style(style);
+    // The time goes on when nothing comes.
+    bar.enable_steady_tick(Duration::from_millis(500));
+    bar
 }
