@@ -47,17 +47,16 @@ def opencv_labels_ms(labels):
     return min(times)
 
 
-def ours_ms(kind, form, side_px):
-    estimates = ROOT / "target" / "criterion" / kind / form / str(side_px) / "new" / "estimates.json"
+def ours_ms(folder, kind, form, side_px):
+    estimates = pathlib.Path(folder) / "criterion" / kind / form / str(side_px) / "new" / "estimates.json"
     return json.loads(estimates.read_text())["median"]["point_estimate"] / 1e6
 
 
 def main():
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:
-        environment = {**os.environ, "SEGFLEET_BENCH_MASKS": folder}
-        command = ["cargo", "bench", "--quiet", "--package", "segfleet-worker", "--bench", "outline",
-                   "--target-dir", str(ROOT / "target")]
+        environment = {**os.environ, "SEGFLEET_BENCH_MASKS": folder, "CRITERION_HOME": f"{folder}/criterion"}
+        command = ["cargo", "bench", "--quiet", "--package", "segfleet-worker", "--bench", "outline"]
         subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
         print("OpenCV's time as a multiple of ours, from a byte for each pixel and from packed bits")
         print(f"{'mask':<8} {'side':>5} {'OpenCV ms':>10} {'bytes ms':>9} {'bits ms':>9} {'ratio bytes':>12} {'bits':>6}")
@@ -65,14 +64,14 @@ def main():
             for side_px in SIDES_PX:
                 raw = numpy.fromfile(f"{folder}/{kind}-{side_px}.raw", numpy.uint8)
                 theirs = opencv_ms(raw.reshape(side_px, side_px))
-                from_bytes, from_bits = ours_ms(kind, "bytes", side_px), ours_ms(kind, "bits", side_px)
+                from_bytes, from_bits = ours_ms(folder, kind, "bytes", side_px), ours_ms(folder, kind, "bits", side_px)
                 print(f"{kind:<8} {side_px:>5} {theirs:>10.3f} {from_bytes:>9.3f} {from_bits:>9.3f} "
                       f"{theirs / from_bytes:>12.1f} {theirs / from_bits:>6.1f}")
         print("1,024 labels: OpenCV once for each, within its box")
         for side_px in SIDES_PX:
             raw = numpy.fromfile(f"{folder}/labels-{side_px}.raw", numpy.uint16)
             theirs = opencv_labels_ms(raw.reshape(side_px, side_px))
-            ours = ours_ms("labels", "all", side_px)
+            ours = ours_ms(folder, "labels", "all", side_px)
             print(f"{'labels':<8} {side_px:>5} {theirs:>10.3f} {ours:>9.3f} {'':>9} {theirs / ours:>12.1f}")
 
 

@@ -43,16 +43,7 @@ fn n_vertices(object: &Object) -> usize {
 }
 
 fn edges(object: &Object) -> Vec<Edge> {
-    let of_ring = |ring: &Ring| {
-        let vertices = ring.vertices().to_vec();
-        let ends: Vec<Point> = vertices[1..]
-            .iter()
-            .chain(&vertices[..1])
-            .copied()
-            .collect();
-        vertices.into_iter().zip(ends)
-    };
-    rings(object).flat_map(of_ring).collect()
+    rings(object).flat_map(Ring::edges).collect()
 }
 
 /// Which side of an edge a point is on: -1, 0, 1.
@@ -92,8 +83,28 @@ fn check_valid(object: &Object) {
     }
     for polygon in &object.polygons {
         assert_eq!(polygon.exterior().winding(), Winding::Clockwise);
-        assert!(polygon.area_px2() > 0.0, "holes are inside: {polygon:?}");
+        for hole in polygon.holes() {
+            let mut vertices = hole.vertices().iter();
+            assert!(
+                vertices.all(|vertex| is_inside(*vertex, polygon.exterior())),
+                "{polygon:?}"
+            );
+        }
     }
+}
+
+/// Whether a point is inside a ring or on it: a ray to the right crosses its edges an odd number of times.
+fn is_inside(point: Point, ring: &Ring) -> bool {
+    let is_crossed = |edge: &Edge| {
+        let (upper, lower) = if edge.0.y < edge.1.y {
+            (edge.0, edge.1)
+        } else {
+            (edge.1, edge.0)
+        };
+        (upper.y..lower.y).contains(&point.y) && side((upper, lower), point) > 0
+    };
+    let mut edges = ring.edges();
+    ring.edges().filter(is_crossed).count() % 2 == 1 || edges.any(|edge| is_on(edge, point))
 }
 
 /// The largest distance of points along some edges from some others.
