@@ -1,6 +1,6 @@
 # Sourced by deploy/demo and deploy/bench: a broker and workers from a release build, and their end.
 #
-# Sets $folder (removed at the end, but for what the caller keeps in $folder/results), $bin, $broker, $workers
+# Sets $folder (removed at the end, but for $folder/results and what else the caller makes in it), $bin, $broker, $workers
 # and exports NATS_URL. The caller runs `trap stop_fleet EXIT`.
 # shellcheck shell=bash
 

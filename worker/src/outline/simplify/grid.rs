@@ -45,16 +45,56 @@ impl Grid {
         grid
     }
 
-    /// The vertices in and around the box from `min` to `max`, borders included.
-    pub(super) fn near(&self, min: Point, max: Point) -> impl Iterator<Item = u32> {
-        let (left, top) = self.cell(min);
-        let (right, bottom) = self.cell(max);
+    /// The vertices in a triangle, on its border, and in the cells around it. Cells beside a long and thin one are not
+    /// looked at.
+    pub(super) fn near(&self, triangle: [Point; 3]) -> impl Iterator<Item = u32> {
+        let rows = triangle.map(|point| self.cell(point).1);
+        let (top, bottom) = rows.iter().fold((rows[0], rows[0]), |(top, bottom), row| {
+            (top.min(*row), bottom.max(*row))
+        });
         (top..=bottom).flat_map(move |row| {
+            let (left, right) = self.columns(triangle, row);
             // Cells of a row follow each other, and so do their vertices.
             let (first, last) = (row * self.n_columns + left, row * self.n_columns + right);
             let cells = self.starts[first]..self.starts[last + 1];
             self.vertices[cells].iter().copied()
         })
+    }
+
+    /// The first and the last cell of a row that a triangle reaches.
+    fn columns(&self, triangle: [Point; 3], row: usize) -> (usize, usize) {
+        let top = f64::from(self.top) + row as f64 * f64::from(self.cell_px);
+        let bottom = top + f64::from(self.cell_px);
+        let [a, b, c] = triangle;
+        let (mut left, mut right) = (f64::INFINITY, f64::NEG_INFINITY);
+        for (from, to) in [(a, b), (b, c), (c, a)] {
+            let (upper, lower) = if from.y < to.y {
+                (from, to)
+            } else {
+                (to, from)
+            };
+            let ends = [top, bottom].map(|y| y.clamp(upper.y.into(), lower.y.into()));
+            let is_reached = f64::from(upper.y) <= bottom && f64::from(lower.y) >= top;
+            for x in ends
+                .map(|y| x_at(y, upper, lower))
+                .into_iter()
+                .filter(|_| is_reached)
+            {
+                left = left.min(x);
+                right = right.max(x);
+            }
+            // A level edge has its other end, too.
+            if is_reached && upper.y == lower.y {
+                left = left.min(lower.x.into());
+                right = right.max(lower.x.into());
+            }
+        }
+        // A pixel more, for what rounding may have lost.
+        let column = |x: f64| {
+            let cells = (x - f64::from(self.left)) / f64::from(self.cell_px);
+            (cells.max(0.0) as usize).min(self.n_columns - 1)
+        };
+        (column(left - 1.0), column(right + 1.0))
     }
 
     /// Column and row of the cell of a point within the bounding box.
@@ -79,6 +119,40 @@ impl Grid {
         for (vertex, cell) in (0..).zip(cells) {
             self.vertices[places[cell]] = vertex;
             places[cell] += 1;
+        }
+    }
+}
+
+/// Where a line is at a height between its ends.
+fn x_at(y: f64, upper: Point, lower: Point) -> f64 {
+    let (x0, y0) = (f64::from(upper.x), f64::from(upper.y));
+    let (width, height) = (f64::from(lower.x) - x0, f64::from(lower.y) - y0);
+    if height == 0.0 {
+        x0
+    } else {
+        x0 + (y - y0) / height * width
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn no_vertex_in_a_triangle_is_missed(
+            corners in prop::collection::vec((0u32..60, 0u32..60), 3..40), picks in (0usize..100, 0usize..100, 0usize..100),
+        ) {
+            let points: Vec<Point> = corners.into_iter().map(|(x, y)| Point { x, y }).collect();
+            let pick = |index: usize| points[index % points.len()];
+            let triangle = [pick(picks.0), pick(picks.1), pick(picks.2)];
+            let near: Vec<u32> = Grid::of(&points).near(triangle).collect();
+            for (vertex, point) in (0..).zip(&points) {
+                let inside = super::super::thinning::is_within(*point, triangle);
+                prop_assert!(!inside || near.contains(&vertex), "{point:?} in {triangle:?}");
+            }
         }
     }
 }
