@@ -90,11 +90,18 @@ impl Grid {
             }
         }
         // A pixel more, for what rounding may have lost.
-        let column = |x: f64| {
-            let cells = (x - f64::from(self.left)) / f64::from(self.cell_px);
-            (cells.max(0.0) as usize).min(self.n_columns - 1)
-        };
-        (column(left - 1.0), column(right + 1.0))
+        (self.column(left - 1.0), self.column(right + 1.0))
+    }
+
+    /// The column of a place that is in the lattice or near it.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a number of cells, not below 0"
+    )]
+    fn column(&self, x: f64) -> usize {
+        let n_cells = (x - f64::from(self.left)) / f64::from(self.cell_px);
+        (n_cells.max(0.0) as usize).min(self.n_columns - 1)
     }
 
     /// Column and row of the cell of a point within the bounding box.
