@@ -1,6 +1,6 @@
 //! From closed walks to polygons: a ring for each, cut where a walk meets itself.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map::Entry};
 
 use segfleet_common::polygon::{Point, Polygon, Ring, Winding};
 
@@ -80,21 +80,19 @@ fn split(walk: &Walk<'_>, mut simple: impl FnMut(Vec<Point>)) {
         ..
     } = *walk;
     let mut open: Vec<Point> = Vec::with_capacity(points.len());
-    // Where in `open` each shared corner is.
+    // Where in `open` a shared corner was passed the first time. It is passed twice at most, and walks do not cross
+    // themselves: of what is cut away nothing comes again.
     let mut passed: HashMap<Point, usize> = HashMap::with_capacity(shared.len());
     let mut from = 0;
     for index in shared.iter().map(|index| index - offset) {
         open.extend_from_slice(&points[from..index]);
         from = index;
-        let corner = points[index];
-        // What was cut away may have left a place that is somebody else's now.
-        let start = passed
-            .get(&corner)
-            .filter(|place| open.get(**place) == Some(&corner));
-        if let Some(&start) = start {
-            simple(open.split_off(start));
+        match passed.entry(points[index]) {
+            Entry::Occupied(first) => simple(open.split_off(*first.get())),
+            Entry::Vacant(first) => {
+                first.insert(open.len());
+            }
         }
-        passed.insert(corner, open.len());
     }
     open.extend_from_slice(&points[from..]);
     simple(open);

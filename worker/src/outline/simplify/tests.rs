@@ -6,7 +6,7 @@ use segfleet_common::{job::Connectivity, polygon::Winding};
 use super::*;
 use crate::{
     mask::Mask,
-    outline::{OutlineOptions, outline_mask},
+    outline::{OutlineOptions, outline_mask, rings::reading_order},
 };
 
 type Edge = (Point, Point);
@@ -83,6 +83,13 @@ fn check_valid(object: &Object) {
     }
     for polygon in &object.polygons {
         assert_eq!(polygon.exterior().winding(), Winding::Clockwise);
+        for ring in polygon.rings() {
+            let first = ring
+                .vertices()
+                .iter()
+                .min_by_key(|vertex| reading_order(vertex));
+            assert_eq!(first, ring.vertices().first());
+        }
         for hole in polygon.holes() {
             let mut vertices = hole.vertices().iter();
             assert!(
@@ -172,7 +179,9 @@ fn a_hole_stays_inside_and_a_tight_fit_keeps_its_vertices() {
 
 #[test]
 fn most_vertices_raise_the_tolerance_and_fill_small_holes_first() {
-    let holed = Mask::from_fn(40, 40, |x, y| (x, y) != (20, 20) && (x, y) != (10, 20));
+    let holed = Mask::from_fn(40, 40, |x, y| {
+        (x, y) != (20, 20) && !((10..13).contains(&x) && y == 20)
+    });
     let [holed] = &objects(&holed)[..] else {
         panic!("one object")
     };
@@ -184,6 +193,50 @@ fn most_vertices_raise_the_tolerance_and_fill_small_holes_first() {
     assert_eq!(simple.polygons[0].exterior(), holed.polygons[0].exterior());
     assert!(simple.polygons[0].holes().is_empty());
     assert_eq!(simple.deviation_px, Some(0.5));
+}
+
+#[test]
+fn parts_that_touch_twice_do_not_become_one_line() {
+    // The left part and the right one touch at (2, 1) and (2, 4), around a gap.
+    let rows = ["##..", "#.##", "#..#", "#.##", "##.."];
+    let parts = Mask::from_fn(4, 5, |x, y| rows[y as usize].as_bytes()[x as usize] == b'#');
+    let [parts] = &objects(&parts)[..] else {
+        panic!("one object")
+    };
+    assert_eq!(parts.polygons.len(), 2);
+    for tolerance_px in [1.0, 2.0, 10.0] {
+        check_valid(&simplified(parts, &tolerance(tolerance_px)));
+    }
+}
+
+#[test]
+fn a_spiral_unwinds_as_far_as_wanted() {
+    // Its inner turns are in the way of the outer ones until they are gone.
+    let arms = [
+        20, 20, 20, 18, 18, 16, 16, 14, 14, 12, 12, 10, 10, 8, 8, 6, 6, 4, 4, 2,
+    ];
+    let mut pixels = vec![(0, 0)];
+    for (length, turn) in arms
+        .into_iter()
+        .zip([(1, 0), (0, 1), (-1, 0), (0, -1)].into_iter().cycle())
+    {
+        for _ in 0..length {
+            let (x, y): (i32, i32) = pixels[pixels.len() - 1];
+            pixels.push((x + turn.0, y + turn.1));
+        }
+    }
+    let place = |side: u32| i32::try_from(side).expect("small");
+    let spiral = Mask::from_fn(21, 21, |x, y| pixels.contains(&(place(x), place(y))));
+    let [spiral] = &objects(&spiral)[..] else {
+        panic!("one object")
+    };
+    let three = Simplify {
+        tolerance_px: 0.0,
+        max_vertices: Some(3),
+    };
+    let simple = simplified(spiral, &three);
+    assert_eq!(n_vertices(&simple), 3);
+    check_valid(&simple);
 }
 
 #[test]
@@ -227,6 +280,7 @@ proptest! {
             let simple = simplified(&exact, &wanted);
             check_valid(&simple);
             prop_assert!(n_vertices(&simple) <= most, "{simple:?}");
+            prop_assert!(!simple.polygons.is_empty(), "{exact:?}");
         }
     }
 }
