@@ -276,6 +276,64 @@ fn png_has_the_fill_within_the_outlines_only() {
     }
 }
 
+/// `REGENERATE=1` writes the picture anew; look at it then.
+#[test]
+fn png_has_outlines_and_labels() {
+    let triangle = Object {
+        label: Some("Zelle".to_owned()),
+        bbox: BoundingBox {
+            x: 10,
+            y: 10,
+            width: 100,
+            height: 70,
+        },
+        polygons: vec![polygon(&[(10, 10), (110, 30), (60, 80)], &[])],
+        ..objects().swap_remove(0)
+    };
+    let frame = Object {
+        bbox: BoundingBox {
+            x: 120,
+            y: 5,
+            width: 70,
+            height: 85,
+        },
+        polygons: vec![polygon(
+            &[(120, 5), (190, 5), (190, 90), (120, 90)],
+            &[&[(140, 40), (140, 70), (170, 70), (170, 40)]],
+        )],
+        ..objects().swap_remove(0)
+    };
+    let image = ImageInfo {
+        width_px: 200,
+        height_px: 100,
+        format: "png".to_owned(),
+        orientation: 1,
+    };
+    let mut file = Cursor::new(Vec::new());
+    let shades = RgbImage::from_fn(200, 100, |x, _| Rgb([u8::try_from(x).expect("small"); 3]));
+    shades
+        .write_to(&mut file, ImageFormat::Png)
+        .expect("it is written");
+    let picture = Picture {
+        id: 1,
+        file_name: "shades.png",
+        file: file.get_ref(),
+        image: &image,
+        objects: &[triangle, frame],
+    };
+    let drawn = Form::Png.write(&picture).expect("it can be drawn").bytes;
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/src/forms/golden/overlay.png");
+    if std::env::var_os("REGENERATE").is_some() {
+        std::fs::write(golden, &drawn).expect("writable");
+    }
+    let golden = std::fs::read(golden).expect("the golden picture");
+    let pixels = |file: &[u8]| {
+        let picture = image::load_from_memory_with_format(file, ImageFormat::Png);
+        picture.expect("a PNG").to_rgb8()
+    };
+    assert!(pixels(&drawn) == pixels(&golden), "REGENERATE=1, and look");
+}
+
 proptest! {
     #[test]
     fn run_lengths_come_back_as_the_counts_they_were(counts in prop::collection::vec(1u32..3000, 1..20)) {
