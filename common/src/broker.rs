@@ -7,6 +7,7 @@
 mod bind;
 mod change;
 mod connect;
+mod dead;
 mod publish;
 mod setup;
 mod shape;
@@ -16,6 +17,7 @@ mod streams;
 pub use bind::{BindError, BoundConsumer, Problem};
 pub use change::{Change, FieldChange};
 pub use connect::{Broker, ConnectArgs, ConnectError, Link};
+pub use dead::{DeadError, DeadFilter, DeadLetter};
 pub use publish::{FetchError, First, Message, PublishError, header_text};
 pub use setup::{Settings, Setup};
 pub use status::{ConsumerStatus, StreamStatus};

@@ -40,6 +40,8 @@ pub mod header {
     pub const OPTIONS: &str = "Segment-Options";
     /// Moment after which nobody wants the result any more (RFC 3339).
     pub const DEADLINE: &str = "Segment-Deadline";
+    /// Id of the job that this one tries again.
+    pub const REQUEUE_OF: &str = "Segment-Requeue-Of";
     /// W3C trace context of the sender.
     pub const TRACEPARENT: &str = "traceparent";
 
@@ -112,6 +114,29 @@ impl fmt::Display for JobSubject {
         let Self { tenant, model, job } = self;
         write!(f, "{PREFIX}.jobs.{tenant}.{model}.{job}")
     }
+}
+
+/// The dead letters of a tenant, with what is known of them; the filter of a reader.
+#[must_use]
+pub fn dead_of(
+    reason: Option<&str>,
+    tenant: &Tenant,
+    model: Option<&ModelName>,
+    job: Option<&JobId>,
+) -> String {
+    let reason = reason.unwrap_or("*");
+    let model = model.map_or_else(|| "*".to_owned(), ToString::to_string);
+    let job = job.map_or("*", JobId::as_str);
+    format!("{PREFIX}.dead.{reason}.{tenant}.{model}.{job}")
+}
+
+/// The reason and the job of a dead letter's subject, if it is one.
+#[must_use]
+pub fn parse_dead(subject: &str) -> Option<(String, JobSubject)> {
+    let rest = subject.strip_prefix(PREFIX)?.strip_prefix(".dead.")?;
+    let (reason, job) = rest.split_once('.')?;
+    let job = format!("{PREFIX}.jobs.{job}").parse().ok()?;
+    Some((reason.to_owned(), job))
 }
 
 /// The jobs of one model: the subject that its set-up adds to the stream, and its consumer's filter.

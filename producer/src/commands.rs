@@ -1,5 +1,6 @@
 //! What each subcommand does, and the exit code that it ends with.
 
+mod dead;
 mod result;
 mod setup;
 mod status;
@@ -10,7 +11,7 @@ use std::{
     process::ExitCode,
 };
 
-use segfleet_common::broker::{Broker, ConnectError, StreamsError};
+use segfleet_common::broker::{Broker, ConnectError, DeadError, StreamsError};
 use thiserror::Error;
 
 use crate::{
@@ -54,6 +55,9 @@ pub enum CommandError {
     /// The broker did not take a job.
     #[error(transparent)]
     Submit(#[from] SubmitError),
+    /// A dead letter is neither shown, requeued nor dropped.
+    #[error(transparent)]
+    Dead(#[from] DeadError),
     /// A result cannot be had.
     #[error(transparent)]
     Result(#[from] ResultError),
@@ -81,6 +85,7 @@ impl CommandError {
             Self::Connect(_)
             | Self::Streams(_)
             | Self::Submit(SubmitError::NotSetUp(_) | SubmitError::Unavailable { .. })
+            | Self::Dead(_)
             | Self::Result(_) => Exit::Broker,
         }
     }
@@ -100,6 +105,7 @@ pub async fn run(args: Args) -> Result<Exit, CommandError> {
         Command::Submit(args) => submit::run(broker.clone(), args).await,
         Command::Result(args) => result::run(broker.clone(), args).await,
         Command::Status(args) => status::run(&broker, &args).await,
+        Command::Dead(command) => dead::run(&broker, &command).await,
     };
     broker.close().await;
     exit

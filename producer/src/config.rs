@@ -5,7 +5,8 @@ use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum as _};
 use segfleet_common::{
     args::{Format, OptionArgs, View, parse_bytes, parse_duration},
-    broker::{ConnectArgs, Settings},
+    broker::{ConnectArgs, DeadFilter, Settings},
+    result::ErrorCode,
     subject::{JobId, ModelName, Tenant},
     telemetry::LogArgs,
 };
@@ -46,6 +47,92 @@ pub enum Command {
     ///
     /// PENDING are jobs that nobody has taken, IN FLIGHT those in work, WAITING PULLS idle workers.
     Status(TenantArgs),
+    /// Look at the jobs that the fleet gave up on, try them again, or drop them
+    #[command(subcommand)]
+    Dead(DeadCommand),
+}
+
+/// What is done with dead letters.
+#[derive(Debug, Subcommand)]
+pub enum DeadCommand {
+    /// List them, the oldest first
+    Ls(DeadFilterArgs),
+    /// Show all that a dead letter says
+    Show(DeadShowArgs),
+    /// Submit jobs again under new ids, and drop their dead letters; prints OLD -> NEW
+    Requeue(DeadChoiceArgs),
+    /// Drop them for good
+    Drop(DeadChoiceArgs),
+}
+
+/// Which dead letters.
+#[derive(Debug, ClapArgs)]
+pub struct DeadFilterArgs {
+    /// Whose jobs.
+    #[command(flatten)]
+    pub tenant: TenantArgs,
+
+    /// Only jobs of this model
+    #[arg(long, value_name = "NAME")]
+    pub model: Option<ModelName>,
+
+    /// Only jobs given up for this reason: an error code such as `crashed`
+    #[arg(long, value_name = "CODE")]
+    pub reason: Option<ErrorCode>,
+
+    /// Only jobs given up this long ago or longer
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub older_than: Option<Duration>,
+
+    /// Only jobs given up less long ago
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub newer_than: Option<Duration>,
+}
+
+impl DeadFilterArgs {
+    /// The filter that the flags say, for one job or all.
+    #[must_use]
+    pub fn to_filter(&self, job: Option<&JobId>) -> DeadFilter {
+        DeadFilter {
+            tenant: self.tenant.tenant.clone(),
+            model: self.model.clone(),
+            reason: self.reason,
+            job: job.cloned(),
+            older_than: self.older_than,
+            newer_than: self.newer_than,
+        }
+    }
+}
+
+/// Settings of `dead show`.
+#[derive(Debug, ClapArgs)]
+pub struct DeadShowArgs {
+    /// The job's id
+    pub job: JobId,
+
+    /// Write the job's payload into this file: the message, or the image itself where it was sent raw
+    #[arg(long, value_name = "FILE")]
+    pub payload: Option<PathBuf>,
+
+    /// Which dead letters.
+    #[command(flatten)]
+    pub filter: DeadFilterArgs,
+}
+
+/// Settings of `dead requeue` and `dead drop`.
+#[derive(Debug, ClapArgs)]
+pub struct DeadChoiceArgs {
+    /// Ids of the jobs
+    #[arg(required_unless_present = "all")]
+    pub jobs: Vec<JobId>,
+
+    /// All jobs that the filters let through
+    #[arg(long, conflicts_with = "jobs")]
+    pub all: bool,
+
+    /// Which dead letters.
+    #[command(flatten)]
+    pub filter: DeadFilterArgs,
 }
 
 /// Whose jobs.

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use segfleet_common::{
-    broker::StreamStatus,
+    broker::{DeadLetter, StreamStatus},
     result::{JobResult, Object, Outcome},
 };
+use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
 
 /// The rows of submitted files, with columns wide enough for all of them.
 #[derive(Debug, Clone, Copy)]
@@ -155,6 +156,56 @@ pub fn status(streams: &[StreamStatus]) -> String {
         }));
     }
     lines.join("\n")
+}
+
+/// Dead letters, a line each.
+#[must_use]
+pub fn dead(letters: &[DeadLetter]) -> String {
+    let mut lines = vec![format!(
+        "{:<36}  {:<16}  {:<18}  {:<20}  {:>10}",
+        "JOB", "MODEL", "REASON", "GIVEN UP", "SIZE"
+    )];
+    lines.extend(letters.iter().map(|letter| {
+        format!(
+            "{:<36}  {:<16}  {:<18}  {:<20}  {:>10}",
+            letter.job.job.as_str(),
+            letter.job.model.to_string(),
+            letter.reason,
+            moment(letter.written_at),
+            size(letter.payload_bytes)
+        )
+    }));
+    lines.join("\n")
+}
+
+/// All that a dead letter says.
+#[must_use]
+pub fn dead_letter(letter: &DeadLetter) -> String {
+    let mut lines = vec![
+        format!("job       {}", letter.job.job),
+        format!("subject   {}", letter.job),
+        format!("reason    {}", letter.reason),
+        format!("given up  {}", moment(letter.written_at)),
+        format!("payload   {} bytes", letter.payload_bytes),
+    ];
+    let mut headers: Vec<String> = letter
+        .headers
+        .iter()
+        .filter(|(name, _)| !name.to_string().starts_with("Nats-"))
+        .flat_map(|(name, values)| values.iter().map(move |value| format!("{name}: {value}")))
+        .collect();
+    headers.sort();
+    lines.extend(headers);
+    lines.join("\n")
+}
+
+/// To the second, in UTC.
+fn moment(moment: OffsetDateTime) -> String {
+    let whole = moment.to_offset(UtcOffset::UTC).replace_nanosecond(0);
+    whole
+        .ok()
+        .and_then(|whole| whole.format(&Rfc3339).ok())
+        .unwrap_or_default()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a size for people to read")]

@@ -2,6 +2,7 @@
 
 mod client;
 mod command;
+mod dead;
 mod fleet;
 mod many;
 mod readme;
