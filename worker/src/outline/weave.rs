@@ -56,15 +56,6 @@ pub(super) struct Loom {
     tops: Vec<u32>,
 }
 
-/// Pixels around 64 corners, each with its bit.
-#[derive(Clone, Copy)]
-struct Around {
-    upper_left: u64,
-    upper_right: u64,
-    lower_left: u64,
-    lower_right: u64,
-}
-
 impl Loom {
     /// Begins a mask whose rows are `n_words` long and begin at the column `left`.
     pub(super) fn begin(&mut self, left: Column, n_words: usize) {
@@ -84,27 +75,17 @@ impl Loom {
         above: &[u64],
         below: &[u64],
     ) -> Result<(), OutlineError> {
-        let (mut last_above, mut last_below) = (0, 0);
-        for (index, (&upper, &lower)) in above.iter().zip(below).enumerate() {
-            if (upper ^ lower) | (last_above ^ last_below) != 0 {
-                let around = Around {
-                    upper_left: upper << 1 | last_above,
-                    upper_right: upper,
-                    lower_left: lower << 1 | last_below,
-                    lower_right: lower,
-                };
-                self.add_corners(y, index, around, below);
+        // Whether the rows differ in the pixel to the left of a word.
+        let mut differs_left = 0;
+        for (word, (upper, lower)) in above.iter().zip(below).enumerate() {
+            let differs = upper ^ lower;
+            if differs | differs_left != 0 {
+                self.add_corners(y, word, above, below);
             }
-            (last_above, last_below) = (upper >> 63, lower >> 63);
+            differs_left = differs >> 63;
         }
-        if last_above != last_below {
-            let around = Around {
-                upper_left: last_above,
-                upper_right: 0,
-                lower_left: last_below,
-                lower_right: 0,
-            };
-            self.add_corners(y, below.len(), around, below);
+        if differs_left != 0 {
+            self.add_corners(y, below.len(), above, below);
         }
         if self.web.corners.len() > MAX_CORNERS {
             return Err(OutlineError::TooManyCorners { limit: MAX_CORNERS });
@@ -117,13 +98,10 @@ impl Loom {
         &self.web
     }
 
-    fn add_corners(&mut self, y: u32, word: usize, around: Around, below: &[u64]) {
-        let Around {
-            upper_left,
-            upper_right,
-            lower_left,
-            lower_right,
-        } = around;
+    /// Adds the corners at the left sides of a word's pixels. The word after the last one is background.
+    fn add_corners(&mut self, y: u32, word: usize, above: &[u64], below: &[u64]) {
+        let (upper_left, upper_right) = sides(above, word);
+        let (lower_left, lower_right) = sides(below, word);
         let changes_above = upper_left ^ upper_right;
         let changes_below = lower_left ^ lower_right;
         let touching = changes_above & changes_below & (upper_right ^ lower_right);
@@ -190,6 +168,13 @@ impl Web {
     pub(super) fn n_corners(&self) -> u32 {
         u32::try_from(self.corners.len()).expect("far fewer corners than 2^32 are kept")
     }
+}
+
+/// The pixels to the left and to the right of 64 corners, each with its bit.
+fn sides(row: &[u64], word: usize) -> (u64, u64) {
+    let right = row.get(word).copied().unwrap_or(0);
+    let before = word.checked_sub(1).map_or(0, |before| row[before] >> 63);
+    (right << 1 | before, right)
 }
 
 /// The column at which the run begins that has the pixel left of `x`.
