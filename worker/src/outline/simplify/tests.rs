@@ -5,8 +5,8 @@ use segfleet_common::{job::Connectivity, polygon::Winding};
 
 use super::*;
 use crate::{
-    mask::Mask,
-    outline::{OutlineOptions, outline_mask, rings::reading_order},
+    mask::{Mask, PlacedMask},
+    outline::{OutlineOptions, outline_mask, outline_placed, rings::reading_order},
 };
 
 type Edge = (Point, Point);
@@ -237,6 +237,50 @@ fn a_spiral_unwinds_as_far_as_wanted() {
     let simple = simplified(spiral, &three);
     assert_eq!(n_vertices(&simple), 3);
     check_valid(&simple);
+}
+
+/// All of a mask as one object.
+fn whole(mask: Mask) -> Object {
+    let options = OutlineOptions {
+        connectivity: Connectivity::Eight,
+        min_area_px: 1,
+        max_objects: 1,
+        max_vertices: usize::MAX,
+    };
+    let placed = PlacedMask {
+        mask,
+        left: 0,
+        top: 0,
+    };
+    let found = outline_placed(&[placed], &options).expect("no limit");
+    found.into_iter().next().expect("not empty").1
+}
+
+#[test]
+fn what_lies_in_a_ring_goes_before_it() {
+    for side_px in 8..120 {
+        let ring_at =
+            move |x: u32, y: u32| [x, y, side_px - 1 - x, side_px - 1 - y].into_iter().min();
+        // A thin frame, and one with an island in its lake.
+        let frame = whole(Mask::from_fn(side_px, side_px, |x, y| {
+            ring_at(x, y) == Some(0)
+        }));
+        let island = whole(Mask::from_fn(side_px, side_px, |x, y| {
+            ring_at(x, y) != Some(1)
+        }));
+        for (object, most) in [(frame, 7), (island.clone(), 11), (island, 7)] {
+            let simple = simplified(
+                &object,
+                &Simplify {
+                    tolerance_px: 0.0,
+                    max_vertices: Some(most),
+                },
+            );
+            assert_eq!(simple.polygons.len(), 1, "{side_px}: {simple:?}");
+            assert_eq!(simple.polygons[0].exterior(), object.polygons[0].exterior());
+            check_valid(&simple);
+        }
+    }
 }
 
 #[test]

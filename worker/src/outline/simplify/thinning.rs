@@ -54,8 +54,8 @@ struct Step {
     /// Costs within a fifth of each other are the same here, and then the shorter line comes first: so lines grow
     /// evenly, and no vertex is measured more often than a few times for each doubling.
     level: u64,
-    /// Vertices that are gone already and would be measured again.
-    n_between: u32,
+    /// Of a vertex, how many are gone already and would be measured again; of a ring, its shorter side.
+    length: u32,
     what: What,
     /// The bits of the cost: the square of a distance in pixels.
     cost_bits: u64,
@@ -68,12 +68,12 @@ enum What {
 }
 
 impl Step {
-    fn new(cost_px2: f64, n_between: u32, what: What) -> Self {
+    fn new(cost_px2: f64, length: u32, what: What) -> Self {
         // The bits of positive numbers are ordered as the numbers are; left are the exponent and two bits more.
         let cost_bits = cost_px2.to_bits();
         Self {
             level: cost_bits >> (f64::MANTISSA_DIGITS - 1 - 2),
-            n_between,
+            length,
             what,
             cost_bits,
         }
@@ -138,7 +138,7 @@ impl Thinning {
                         self.remove_or_wait(vertex, step);
                     }
                 }
-                // The last ring is the largest; holes cost less than what is around them and go before it.
+                // What lies in a ring is smaller and went before it; the last ring is the largest exterior.
                 What::Ring(ring) if is_too_many && self.n_rings > 1 => {
                     self.remove_ring(ring);
                     self.dropped_px2 = self.dropped_px2.max(step.cost_px2());
@@ -191,8 +191,10 @@ impl Thinning {
         let range = self.rings[ring as usize].range.clone();
         let points = &self.points[range.start as usize..range.end as usize];
         let (min, max) = bounds(points);
-        let cost_px = f64::from((max.x - min.x).min(max.y - min.y)) / 2.0;
-        let step = Step::new(cost_px * cost_px, 0, What::Ring(ring));
+        let side_px = (max.x - min.x).min(max.y - min.y);
+        let cost_px = f64::from(side_px) / 2.0;
+        // Of two of about the same cost the smaller one comes first: it may lie in the other.
+        let step = Step::new(cost_px * cost_px, side_px, What::Ring(ring));
         self.steps.push(Reverse(step));
     }
 
