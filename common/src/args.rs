@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum, builder::PossibleValue};
 
 use crate::{
     forms::Form,
-    job::{Connectivity, Options},
+    job::{Connectivity, Forms, Options},
     limits::SIMPLIFY_PX,
 };
 
@@ -33,9 +33,9 @@ pub struct OptionArgs {
 }
 
 impl OptionArgs {
-    /// The options that the flags say.
+    /// The options that the flags say, with what the format needs of the outlines.
     #[must_use]
-    pub fn to_options(&self) -> Options {
+    pub fn to_options(&self, format: Format) -> Options {
         let Self {
             min_area_px,
             connectivity,
@@ -47,6 +47,10 @@ impl OptionArgs {
             connectivity,
             simplify_px,
             max_vertices,
+            forms: Forms {
+                polygons: true,
+                coco_rle: format.wants_run_lengths(),
+            },
             ..Options::default()
         }
     }
@@ -79,8 +83,7 @@ impl Format {
     }
 
     /// Whether exact run lengths are written.
-    #[must_use]
-    pub fn wants_run_lengths(self) -> bool {
+    fn wants_run_lengths(self) -> bool {
         matches!(self, Self::Form(form) if form.is_data_set())
     }
 }

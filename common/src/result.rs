@@ -86,6 +86,15 @@ pub struct Object {
     pub polygons: Vec<Polygon>,
 }
 
+impl Object {
+    /// How many vertices its polygons have together.
+    #[must_use]
+    pub fn n_vertices(&self) -> usize {
+        let rings = self.polygons.iter().flat_map(Polygon::rings);
+        rings.map(|ring| ring.vertices().len()).sum()
+    }
+}
+
 /// The image as decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageInfo {

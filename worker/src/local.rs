@@ -6,11 +6,11 @@ mod segment;
 
 use std::{
     fs,
-    io::{self, IsTerminal as _, Read as _, Write as _},
+    io::{self, IsTerminal as _, Read as _},
     path::{Path, PathBuf},
 };
 
-use segfleet_common::{forms::Document, result::JobError};
+use segfleet_common::{forms::Document, result::JobError, stdout};
 use thiserror::Error;
 
 pub use outline::outline;
@@ -78,21 +78,12 @@ fn put(document: &Document, file: Option<&Path>) -> Result<(), LocalError> {
         None if io::stdout().is_terminal() && str::from_utf8(bytes).is_err() => {
             return Err(LocalError::Terminal);
         }
-        None => print(bytes),
+        None => stdout::print(bytes),
     };
     written.map_err(|source| LocalError::Write {
         path: file.unwrap_or(Path::new("standard output")).to_owned(),
         source,
     })
-}
-
-/// Whoever read it may have gone, as `head` does.
-fn print(bytes: &[u8]) -> io::Result<()> {
-    let mut output = io::stdout();
-    match output.write_all(bytes).and_then(|()| output.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written,
-    }
 }
 
 #[expect(clippy::print_stderr, reason = "remarks belong there")]

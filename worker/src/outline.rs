@@ -12,6 +12,7 @@
 //! Source: the walks are the crack following of A. Rosenfeld, "Connectivity in digital pictures" (1970), along
 //! links that are made row by row instead of by looking at the pixels around.
 
+mod groups;
 mod rings;
 mod runs;
 mod sets;

@@ -132,18 +132,7 @@ pub fn process(
     drop(decoded.image);
 
     let started = Instant::now();
-    let Options {
-        connectivity,
-        min_area_px,
-        ..
-    } = job.options;
-    let options = OutlineOptions {
-        connectivity,
-        min_area_px,
-        max_objects: RESULT_OBJECTS,
-        max_vertices: RESULT_VERTICES,
-    };
-    let mut objects = outline_mask(&segmentation.mask, &options)?;
+    let mut objects = outline_mask(&segmentation.mask, &outline_options(&job.options))?;
     objects
         .iter_mut()
         .for_each(|object| give_form(object, &job.options, &decoded.info));
@@ -154,6 +143,16 @@ pub fn process(
 fn note(draft: &mut Draft, stage: Stage, started: Instant) {
     let time: Duration = started.elapsed();
     draft.timings.insert(stage, time);
+}
+
+/// What a job's options say of outlines, with the limits of a result.
+pub(crate) fn outline_options(options: &Options) -> OutlineOptions {
+    OutlineOptions {
+        connectivity: options.connectivity,
+        min_area_px: options.min_area_px,
+        max_objects: RESULT_OBJECTS,
+        max_vertices: RESULT_VERTICES,
+    }
 }
 
 /// Brings an object with its exact outline into the forms that were asked for.

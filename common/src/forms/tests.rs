@@ -64,13 +64,17 @@ fn objects() -> Vec<Object> {
     vec![holed, parts]
 }
 
-fn write(form: Form, file: &[u8], format: &str) -> Document {
-    let image = ImageInfo {
-        width_px: 8,
-        height_px: 4,
+fn image(width_px: u32, height_px: u32, format: &str) -> ImageInfo {
+    ImageInfo {
+        width_px,
+        height_px,
         format: format.to_owned(),
         orientation: 1,
-    };
+    }
+}
+
+fn write(form: Form, file: &[u8], format: &str) -> Document {
+    let image = image(8, 4, format);
     let picture = Picture {
         id: 1,
         file_name: "a<b>.png",
@@ -143,12 +147,7 @@ fn coco_has_run_lengths_where_there_are_holes() {
 
 #[test]
 fn a_data_set_has_many_images_and_each_category_once() {
-    let image = ImageInfo {
-        width_px: 8,
-        height_px: 4,
-        format: "png".to_owned(),
-        orientation: 1,
-    };
+    let image = image(8, 4, "png");
     let mut data_set = DataSet::whole();
     for (id, file_name) in [(2, "two.png"), (1, "one.png")] {
         data_set.add(&Picture {
@@ -303,12 +302,7 @@ fn png_has_outlines_and_labels() {
         )],
         ..objects().swap_remove(0)
     };
-    let image = ImageInfo {
-        width_px: 200,
-        height_px: 100,
-        format: "png".to_owned(),
-        orientation: 1,
-    };
+    let image = image(200, 100, "png");
     let mut file = Cursor::new(Vec::new());
     let shades = RgbImage::from_fn(200, 100, |x, _| Rgb([u8::try_from(x).expect("small"); 3]));
     shades

@@ -61,8 +61,8 @@ pub(super) async fn run(broker: Broker, args: SubmitArgs) -> Result<Exit, Comman
     let documents = Documents::new(&args)?;
     let mut report = Report::new(&args);
     let batch = Batch {
-        options: options(&args),
         client: Client::over(broker, args.tenant.tenant),
+        options: args.options.to_options(args.format),
         model: args.model,
         wait: !args.no_wait,
         timeout: args.timeout.unwrap_or(Duration::MAX),
@@ -82,13 +82,6 @@ pub(super) async fn run(broker: Broker, args: SubmitArgs) -> Result<Exit, Comman
         .documents
         .finish()
         .map(|data_set| report.end(started.elapsed(), data_set))
-}
-
-/// What the format needs of the outlines, too.
-fn options(args: &SubmitArgs) -> Options {
-    let mut options = args.options.to_options();
-    options.forms.coco_rle = args.format.wants_run_lengths();
-    options
 }
 
 impl Batch {
@@ -111,8 +104,7 @@ impl Batch {
         match answered.await {
             Ok(Ok(Some(received))) => {
                 let time = started.elapsed();
-                let result = Box::new(received.result);
-                let written = self.write(item, result.clone()).await;
+                let (result, written) = self.write(item, received.result).await;
                 Ok(Done::Answered {
                     result,
                     time,
@@ -129,9 +121,13 @@ impl Batch {
     }
 
     /// Writes what is wanted of a result; pictures take their time, and must not hold up the connection.
-    async fn write(&self, item: &Item, result: Box<JobResult>) -> Written {
+    async fn write(&self, item: &Item, result: JobResult) -> (Box<JobResult>, Written) {
         let (documents, item) = (Arc::clone(&self.documents), item.clone());
-        let written = tokio::task::spawn_blocking(move || documents.write(&item, &result)).await;
+        let write = move || {
+            let written = documents.write(&item, &result);
+            (Box::new(result), written)
+        };
+        let written = tokio::task::spawn_blocking(write).await;
         written.expect("writing does not panic")
     }
 

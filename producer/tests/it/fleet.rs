@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde_json::Value;
+
 use crate::server::{Server, deploy};
 
 /// How long a command may take; only a hang takes longer.
@@ -160,4 +162,10 @@ pub(crate) fn client(script: &str) -> PathBuf {
         .expect(script);
     assert!(found.status.success(), "{}", stderr(&found));
     PathBuf::from(stdout(&found).trim())
+}
+
+pub(crate) fn json_lines(text: &str) -> Vec<Value> {
+    text.lines()
+        .map(|line| serde_json::from_str(line).expect("one JSON object a line"))
+        .collect()
 }

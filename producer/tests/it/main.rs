@@ -3,6 +3,7 @@
 mod client;
 mod command;
 mod dead;
+mod documents;
 mod fleet;
 mod many;
 mod readme;

@@ -1,9 +1,9 @@
 //! The `outline` command: from a mask to the outlines of its objects, in any form.
 
 use segfleet_common::{
+    args::Format,
     forms::{Document, Picture},
-    job::{Forms, Options},
-    limits::{RESULT_OBJECTS, RESULT_VERTICES},
+    job::Options,
     result::{ErrorCode, JobError, Object},
 };
 
@@ -16,32 +16,25 @@ use crate::{
     config::OutlineArgs,
     labels::LabelMap,
     outline::{OutlineError, OutlineOptions, outline_labels, outline_mask},
-    process::{give_form, outline_failure},
+    process::{give_form, outline_failure, outline_options},
 };
 
-/// Traces the mask of `args` and writes the form that they name. Returns `true`.
+/// Traces the mask of `args` and writes the form that they name.
 ///
 /// # Errors
 /// [`LocalError`] when the file cannot be read, is no mask, or has too much in it.
-pub fn outline(args: &OutlineArgs) -> Result<bool, LocalError> {
+pub fn outline(args: &OutlineArgs) -> Result<(), LocalError> {
     let file = read(&args.mask)?;
     let document = document(args, &file).map_err(|error| LocalError::Image {
         path: args.mask.clone(),
         error,
     })?;
-    put(&document, args.out.as_deref())?;
-    Ok(true)
+    put(&document, args.out.as_deref())
 }
 
 fn document(args: &OutlineArgs, file: &[u8]) -> Result<Document, JobError> {
     let mask = MaskFile::read(file, &args.limits.to_limits())?;
-    let options = Options {
-        forms: Forms {
-            polygons: true,
-            coco_rle: args.format.is_data_set(),
-        },
-        ..args.options.to_options()
-    };
+    let options = args.options.to_options(Format::Form(args.format));
     let mut objects = trace(&mask, args.labels, &options)?;
     for object in &mut objects {
         give_form(object, &options, &mask.info);
@@ -56,12 +49,7 @@ fn document(args: &OutlineArgs, file: &[u8]) -> Result<Document, JobError> {
 }
 
 fn trace(mask: &MaskFile, labels: bool, options: &Options) -> Result<Vec<Object>, JobError> {
-    let options = OutlineOptions {
-        connectivity: options.connectivity,
-        min_area_px: options.min_area_px,
-        max_objects: RESULT_OBJECTS,
-        max_vertices: RESULT_VERTICES,
-    };
+    let options = outline_options(options);
     let width_px = mask.info.width_px;
     let traced = match &mask.values {
         _ if !labels => outline_mask(&mask.foreground(), &options),

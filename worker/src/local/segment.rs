@@ -4,8 +4,7 @@ use bytes::Bytes;
 use segfleet_common::{
     args::{Format, View},
     forms::{Document, Form, Picture},
-    job::{Job, Options},
-    polygon::Polygon,
+    job::Job,
     result::{ErrorCode, JobError, JobResult, Object, Outcome},
     subject::{JobId, Tenant},
     wire::{self, ResultFormat},
@@ -39,7 +38,7 @@ fn result_of(args: &SegmentArgs, image: Bytes) -> Result<JobResult, LocalError> 
     let segmenter = segment::load(&args.model)?;
     let job = Job {
         image,
-        options: options(args),
+        options: args.options.to_options(args.format),
         metadata: None,
     };
     let id = JobId::random();
@@ -65,13 +64,6 @@ fn result_of(args: &SegmentArgs, image: Bytes) -> Result<JobResult, LocalError> 
         limit_bytes: usize::MAX,
     };
     Ok(writer.result(draft, outcome))
-}
-
-/// What the format needs of the outlines, too.
-fn options(args: &SegmentArgs) -> Options {
-    let mut options = args.options.to_options();
-    options.forms.coco_rle = args.format.wants_run_lengths();
-    options
 }
 
 fn describe(result: &JobResult, args: &SegmentArgs, file: &[u8]) -> Result<Document, JobError> {
@@ -142,8 +134,7 @@ fn line(number: usize, object: &Object) -> String {
         ..
     } = object;
     let n_holes: usize = polygons.iter().map(|polygon| polygon.holes().len()).sum();
-    let rings = polygons.iter().flat_map(Polygon::rings);
-    let n_vertices: usize = rings.map(|ring| ring.vertices().len()).sum();
+    let n_vertices = object.n_vertices();
     let corner = format!("({}, {})", bbox.x, bbox.y);
     let size = format!("{}x{}", bbox.width, bbox.height);
     format!(

@@ -2,7 +2,11 @@
 
 use std::collections::HashMap;
 
-use super::{OutlineError, weave::Column};
+use super::{
+    OutlineError,
+    groups::{Groups, group},
+    weave::Column,
+};
 use crate::labels::LabelMap;
 
 /// Most runs that are kept in memory at once; a map with more is noise.
@@ -22,7 +26,7 @@ pub(super) struct Run {
 /// The runs of all objects, those of an object together and in reading order.
 #[derive(Debug)]
 pub(super) struct RunsByObject {
-    runs: Vec<Run>,
+    runs: Groups<Run>,
     /// For each object its label.
     labels: Vec<u32>,
 }
@@ -66,15 +70,16 @@ impl RunsByObject {
             }
         }
         Ok(Self {
-            runs: by_object(&runs, objects.labels.len()),
+            runs: group(&runs, objects.labels.len(), |run| run.object as usize),
             labels: objects.labels,
         })
     }
 
     /// Each object's label and runs, objects in order of their first pixels.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &[Run])> {
-        let runs = self.runs.chunk_by(|one, next| one.object == next.object);
-        self.labels.iter().copied().zip(runs)
+        let runs = |object: usize| self.runs.items(object..object + 1);
+        let labels = self.labels.iter().copied().enumerate();
+        labels.map(move |(object, label)| (label, runs(object)))
     }
 }
 
@@ -97,24 +102,6 @@ impl Objects {
             u32::try_from(labels.len() - 1).expect("an image has fewer than 2^32 pixels")
         })
     }
-}
-
-/// Sorts by counting; the runs of an object stay in order.
-fn by_object(runs: &[Run], n_objects: usize) -> Vec<Run> {
-    let mut places = vec![0; n_objects + 1];
-    for run in runs {
-        places[run.object as usize + 1] += 1;
-    }
-    for object in 1..places.len() {
-        places[object] += places[object - 1];
-    }
-    let mut sorted = vec![Run::default(); runs.len()];
-    for run in runs {
-        let place = &mut places[run.object as usize];
-        sorted[*place] = *run;
-        *place += 1;
-    }
-    sorted
 }
 
 /// Where the run ends that begins at `left`.

@@ -48,8 +48,7 @@ impl Simplify {
     /// # Panics
     /// Never: polygons of the tracer stay valid.
     pub fn apply(&self, object: &mut Object) {
-        let rings = object.polygons.iter().flat_map(Polygon::rings);
-        let n_vertices: usize = rings.map(|ring| ring.vertices().len()).sum();
+        let n_vertices = object.n_vertices();
         let fits = self.max_vertices.is_none_or(|most| n_vertices <= most);
         if self.tolerance_px <= 0.0 && fits {
             return;
@@ -79,6 +78,22 @@ impl Simplify {
 
 fn ring(points: Vec<Point>) -> Ring {
     Ring::new(from_first(points)).expect("a ring keeps three vertices that are not on one line")
+}
+
+/// The corners of the bounding box; of no points, the origin twice.
+fn bounds(points: &[Point]) -> (Point, Point) {
+    let first = points.first().copied().unwrap_or(Point { x: 0, y: 0 });
+    points.iter().fold((first, first), |(min, max), p| {
+        let min = Point {
+            x: min.x.min(p.x),
+            y: min.y.min(p.y),
+        };
+        let max = Point {
+            x: max.x.max(p.x),
+            y: max.y.max(p.y),
+        };
+        (min, max)
+    })
 }
 
 #[cfg(test)]

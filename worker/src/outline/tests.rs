@@ -6,7 +6,8 @@ use segfleet_common::polygon::{BoundingBox, Point, Polygon, Ring};
 
 use super::{rings::reading_order, *};
 
-const EIGHT: OutlineOptions = OutlineOptions {
+/// No limits, 8-connected.
+pub(super) const EIGHT: OutlineOptions = OutlineOptions {
     connectivity: Connectivity::Eight,
     min_area_px: 1,
     max_objects: usize::MAX,
@@ -272,7 +273,7 @@ fn noise(width: u32, height: u32, percent: u64, seed: u64) -> Mask {
 }
 
 /// 32 bits.
-fn hash(seed: u64, x: u32, y: u32) -> u64 {
+pub(super) fn hash(seed: u64, x: u32, y: u32) -> u64 {
     let mixed = (seed ^ (u64::from(y) << 32 | u64::from(x))).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 32
 }

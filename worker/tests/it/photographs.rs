@@ -2,12 +2,7 @@
 
 use std::{collections::BTreeMap, fs};
 
-use segfleet_common::{
-    broker::Settings,
-    polygon::Polygon,
-    result::{Object, Outcome},
-    rle::Rle,
-};
+use segfleet_common::{broker::Settings, result::Outcome, rle::Rle};
 
 use crate::{
     fleet::{Fleet, JobMessage, ending},
@@ -157,21 +152,17 @@ async fn outlines_come_in_the_forms_asked_for() {
             other => panic!("{other:?}"),
         }
     };
-    let n_vertices = |object: &Object| -> usize {
-        let rings = object.polygons.iter().flat_map(Polygon::rings);
-        rings.map(|ring| ring.vertices().len()).sum()
-    };
     let exact = ask("exact", "{}").await;
     assert_eq!((exact.deviation_px, &exact.coco_rle), (None, &None));
 
     let simple = ask("simple", r#"{"simplify_px": 1.5}"#).await;
     let deviation_px = simple.deviation_px.expect("it was simplified");
     assert!((0.5..=1.5).contains(&deviation_px), "{deviation_px}");
-    assert!(n_vertices(&simple) * 4 < n_vertices(&exact));
+    assert!(simple.n_vertices() * 4 < exact.n_vertices());
     assert_eq!((simple.area_px, simple.bbox), (exact.area_px, exact.bbox));
 
     let short = ask("short", r#"{"max_vertices": 20}"#).await;
-    assert!(n_vertices(&short) <= 20);
+    assert!(short.n_vertices() <= 20);
     assert!(short.deviation_px > Some(1.5), "{:?}", short.deviation_px);
 
     let lengths = ask("lengths", r#"{"forms": ["coco_rle"], "simplify_px": 3}"#).await;

@@ -1,16 +1,13 @@
 //! [`Report`]: what people and programs see of a `submit` while it goes on.
 
-use std::{
-    io::{self, Write as _},
-    path::Path,
-    time::Duration,
-};
+use std::{io, path::Path, time::Duration};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use segfleet_common::{
     args::{Format, View},
     forms,
     result::Outcome,
+    stdout,
 };
 
 use super::{
@@ -130,14 +127,10 @@ impl Report {
         }
     }
 
-    /// Prints a document. Whoever read it may have gone, as `head` does, and the work goes on; anything else is told.
+    /// Prints a document; what keeps it from being printed is told at the end.
     fn put(&mut self, text: &[u8]) {
-        let mut output = io::stdout();
-        match output.write_all(text).and_then(|()| output.flush()) {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                self.unprinted = Some(error);
-            }
-            _ => {}
+        if let Err(error) = stdout::print(text) {
+            self.unprinted = Some(error);
         }
     }
 }

@@ -2,6 +2,9 @@
 
 use segfleet_common::polygon::Point;
 
+use super::bounds;
+use crate::outline::groups::{Groups, group};
+
 /// Vertices by place: a square lattice over their bounding box, with about one vertex to a cell.
 #[derive(Debug)]
 pub(super) struct Grid {
@@ -9,55 +12,52 @@ pub(super) struct Grid {
     top: u32,
     cell_px: u32,
     n_columns: usize,
-    /// For each cell where its vertices begin in `vertices`; one more for the end.
-    starts: Vec<usize>,
-    vertices: Vec<u32>,
+    /// By cells, row by row.
+    vertices: Groups<u32>,
 }
 
 impl Grid {
     pub(super) fn of(points: &[Point]) -> Self {
-        let min = |values: &mut dyn Iterator<Item = u32>| values.min().unwrap_or(0);
-        let max = |values: &mut dyn Iterator<Item = u32>| values.max().unwrap_or(0);
-        let (left, right) = (
-            min(&mut points.iter().map(|p| p.x)),
-            max(&mut points.iter().map(|p| p.x)),
-        );
-        let (top, bottom) = (
-            min(&mut points.iter().map(|p| p.y)),
-            max(&mut points.iter().map(|p| p.y)),
-        );
-        let (width, height) = (u64::from(right - left) + 1, u64::from(bottom - top) + 1);
+        let (min, max) = bounds(points);
+        let (width, height) = (u64::from(max.x - min.x) + 1, u64::from(max.y - min.y) + 1);
         let n_points = (points.len() as u64).max(1);
         // A side of the square root of the area for each point, so that there are about as many cells as points.
         let cell_px = (width * height / n_points).isqrt().max(1);
         let cell_px = u32::try_from(cell_px).expect("not wider than the image");
-        let n_columns = ((right - left) / cell_px) as usize + 1;
-        let n_rows = ((bottom - top) / cell_px) as usize + 1;
-        let mut grid = Self {
-            left,
-            top,
+        let cell = |point: Point| {
+            (
+                ((point.x - min.x) / cell_px) as usize,
+                ((point.y - min.y) / cell_px) as usize,
+            )
+        };
+        let (last_column, last_row) = cell(max);
+        let n_columns = last_column + 1;
+        let vertices: Vec<u32> = (0..).zip(points).map(|(vertex, _)| vertex).collect();
+        let vertices = group(&vertices, n_columns * (last_row + 1), |vertex| {
+            let (column, row) = cell(points[*vertex as usize]);
+            row * n_columns + column
+        });
+        Self {
+            left: min.x,
+            top: min.y,
             cell_px,
             n_columns,
-            starts: vec![0; n_columns * n_rows + 1],
-            vertices: vec![0; points.len()],
-        };
-        grid.sort_in(points);
-        grid
+            vertices,
+        }
     }
 
     /// The vertices in a triangle, on its border, and in the cells around it. Cells beside a long and thin one are not
     /// looked at.
     pub(super) fn near(&self, triangle: [Point; 3]) -> impl Iterator<Item = u32> {
-        let rows = triangle.map(|point| self.cell(point).1);
-        let (top, bottom) = rows.iter().fold((rows[0], rows[0]), |(top, bottom), row| {
-            (top.min(*row), bottom.max(*row))
-        });
-        (top..=bottom).flat_map(move |row| {
+        let (min, max) = bounds(&triangle);
+        (self.row(min.y)..=self.row(max.y)).flat_map(move |row| {
             let (left, right) = self.columns(triangle, row);
             // Cells of a row follow each other, and so do their vertices.
-            let (first, last) = (row * self.n_columns + left, row * self.n_columns + right);
-            let cells = self.starts[first]..self.starts[last + 1];
-            self.vertices[cells].iter().copied()
+            let first = row * self.n_columns;
+            self.vertices
+                .items(first + left..first + right + 1)
+                .iter()
+                .copied()
         })
     }
 
@@ -83,11 +83,6 @@ impl Grid {
                 left = left.min(x);
                 right = right.max(x);
             }
-            // A level edge has its other end, too.
-            if is_reached && upper.y == lower.y {
-                left = left.min(lower.x.into());
-                right = right.max(lower.x.into());
-            }
         }
         // A pixel more, for what rounding may have lost.
         (self.column(left - 1.0), self.column(right + 1.0))
@@ -104,29 +99,9 @@ impl Grid {
         (n_cells.max(0.0) as usize).min(self.n_columns - 1)
     }
 
-    /// Column and row of the cell of a point within the bounding box.
-    fn cell(&self, point: Point) -> (usize, usize) {
-        let column = (point.x - self.left) / self.cell_px;
-        let row = (point.y - self.top) / self.cell_px;
-        (column as usize, row as usize)
-    }
-
-    /// Sorts the vertices by cells, counting them first.
-    fn sort_in(&mut self, points: &[Point]) {
-        let cells: Vec<usize> = points
-            .iter()
-            .map(|point| self.cell(*point))
-            .map(|(column, row)| row * self.n_columns + column)
-            .collect();
-        cells.iter().for_each(|cell| self.starts[cell + 1] += 1);
-        for cell in 1..self.starts.len() {
-            self.starts[cell] += self.starts[cell - 1];
-        }
-        let mut places = self.starts.clone();
-        for (vertex, cell) in (0..).zip(cells) {
-            self.vertices[places[cell]] = vertex;
-            places[cell] += 1;
-        }
+    /// The row of a height within the bounding box.
+    fn row(&self, y: u32) -> usize {
+        ((y - self.top) / self.cell_px) as usize
     }
 }
 

@@ -1,24 +1,22 @@
 //! What must hold for simplified outlines of any mask, checked edge by edge.
 
 use proptest::prelude::*;
-use segfleet_common::{job::Connectivity, polygon::Winding};
+use segfleet_common::polygon::Winding;
 
 use super::*;
 use crate::{
     mask::{Mask, PlacedMask},
-    outline::{OutlineOptions, outline_mask, outline_placed, rings::reading_order},
+    outline::{
+        outline_mask, outline_placed,
+        rings::reading_order,
+        tests::{EIGHT, hash},
+    },
 };
 
 type Edge = (Point, Point);
 
 fn objects(mask: &Mask) -> Vec<Object> {
-    let options = OutlineOptions {
-        connectivity: Connectivity::Eight,
-        min_area_px: 1,
-        max_objects: usize::MAX,
-        max_vertices: usize::MAX,
-    };
-    outline_mask(mask, &options).expect("no limit")
+    outline_mask(mask, &EIGHT).expect("no limit")
 }
 
 fn tolerance(tolerance_px: f64) -> Simplify {
@@ -36,10 +34,6 @@ fn simplified(object: &Object, wanted: &Simplify) -> Object {
 
 fn rings(object: &Object) -> impl Iterator<Item = &Ring> {
     object.polygons.iter().flat_map(Polygon::rings)
-}
-
-fn n_vertices(object: &Object) -> usize {
-    rings(object).map(|ring| ring.vertices().len()).sum()
 }
 
 fn edges(object: &Object) -> Vec<Edge> {
@@ -140,11 +134,8 @@ fn distance_px((x, y): (f64, f64), (from, to): Edge) -> f64 {
 
 /// Some blobs with holes, of any roughness.
 fn mask(width: u32, height: u32, seed: u64) -> Mask {
-    let coarse = |x: u32, y: u32| {
-        let mixed =
-            (seed ^ (u64::from(y) << 32 | u64::from(x))).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 60
-    };
+    // The four highest bits of a hash.
+    let coarse = |x: u32, y: u32| hash(seed, x, y) >> 28;
     // Blocks of 1 to 4 pixels, and a few single ones.
     let block = u32::try_from(seed % 4 + 1).expect("small");
     Mask::from_fn(width, height, |x, y| {
@@ -159,8 +150,8 @@ fn a_staircase_becomes_a_line() {
         panic!("one object")
     };
     let simple = simplified(stairs, &tolerance(0.75));
-    assert_eq!(n_vertices(stairs), 42);
-    assert!(n_vertices(&simple) <= 5, "{simple:?}");
+    assert_eq!(stairs.n_vertices(), 42);
+    assert!(simple.n_vertices() <= 5, "{simple:?}");
     assert_eq!((simple.area_px, simple.bbox), (stairs.area_px, stairs.bbox));
     assert!(simple.deviation_px.expect("it was simplified") <= 0.75);
 }
@@ -235,24 +226,18 @@ fn a_spiral_unwinds_as_far_as_wanted() {
         max_vertices: Some(3),
     };
     let simple = simplified(spiral, &three);
-    assert_eq!(n_vertices(&simple), 3);
+    assert_eq!(simple.n_vertices(), 3);
     check_valid(&simple);
 }
 
 /// All of a mask as one object.
 fn whole(mask: Mask) -> Object {
-    let options = OutlineOptions {
-        connectivity: Connectivity::Eight,
-        min_area_px: 1,
-        max_objects: 1,
-        max_vertices: usize::MAX,
-    };
     let placed = PlacedMask {
         mask,
         left: 0,
         top: 0,
     };
-    let found = outline_placed(&[placed], &options).expect("no limit");
+    let found = outline_placed(&[placed], &EIGHT).expect("no limit");
     found.into_iter().next().expect("not empty").1
 }
 
@@ -323,7 +308,7 @@ proptest! {
         for exact in objects(&mask(width, height, seed)) {
             let simple = simplified(&exact, &wanted);
             check_valid(&simple);
-            prop_assert!(n_vertices(&simple) <= most, "{simple:?}");
+            prop_assert!(simple.n_vertices() <= most, "{simple:?}");
             prop_assert!(!simple.polygons.is_empty(), "{exact:?}");
         }
     }

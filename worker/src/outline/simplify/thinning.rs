@@ -8,7 +8,7 @@ use std::{
 
 use segfleet_common::polygon::{Point, Polygon, Ring};
 
-use super::{Simplify, grid::Grid};
+use super::{Simplify, bounds, grid::Grid};
 
 /// The vertices of an object's rings, of which some are gone.
 #[derive(Debug)]
@@ -276,22 +276,6 @@ impl Thinning {
         });
         obstacles.next()
     }
-}
-
-/// The corners of the bounding box.
-fn bounds(points: &[Point]) -> (Point, Point) {
-    let first = points[0];
-    points.iter().fold((first, first), |(min, max), p| {
-        let min = Point {
-            x: min.x.min(p.x),
-            y: min.y.min(p.y),
-        };
-        let max = Point {
-            x: max.x.max(p.x),
-            y: max.y.max(p.y),
-        };
-        (min, max)
-    })
 }
 
 /// Whether a point is inside a triangle or on its border.
