@@ -99,10 +99,9 @@ impl Ring {
         self.winding
     }
 
-    /// The enclosed area in square pixels, exact for rings along pixel edges and to half a pixel otherwise.
+    /// The enclosed area in square pixels. Exact, as long as it is below 2^52.
     #[must_use]
     pub fn area_px2(&self) -> f64 {
-        // Exact in f64: sides are bounded by 2^32, and so twice the area of any image we take by 2^53.
         #[expect(
             clippy::cast_precision_loss,
             reason = "exact up to 2^53, far beyond the largest image"

@@ -78,7 +78,8 @@ pub struct Object {
     pub bbox: BoundingBox,
     /// Number of its pixels.
     pub area_px: u64,
-    /// How far the polygons are from the exact outline at most, in pixels; absent where they are exact.
+    /// How far rings are from their exact form at most, in pixels, one that was left out counting with half the
+    /// shorter side of its box; absent where polygons are exact.
     pub deviation_px: Option<f64>,
     /// Its exact mask as run lengths, where they were asked for.
     pub coco_rle: Option<Rle>,

@@ -88,7 +88,7 @@ pub enum OutlineError {
 /// Output: objects in order of their first pixel in reading order, each with its polygons (one exterior and its
 /// holes per part) in the same order; vertices on pixel corners, `0..=width` by `0..=height`, y down; exteriors
 /// clockwise on the screen, holes counter-clockwise; every ring starts at its first vertex in reading order.
-/// Linear in words of the mask and in corners of the foreground; takes about 32 bytes for each corner.
+/// Linear in words of the mask and in corners of the foreground; takes about 40 bytes for each corner.
 ///
 /// # Errors
 /// [`OutlineError`] for more objects, more vertices of those objects, or more corners of the mask than allowed.

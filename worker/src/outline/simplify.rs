@@ -1,6 +1,6 @@
 //! [`Simplify`]: fewer vertices, within a stated distance of the exact outline, and still valid.
 //!
-//! Vertices are taken away one by one, the cheapest first. The cost of a vertex is the distance, from the line that
+//! Vertices are taken away one by one, the cheapest first, by levels of cost. The cost of a vertex is the distance, from the line that
 //! would take its place, of all that this line stands for, so errors do not add up. A vertex stays as long as
 //! another one lies in the triangle that it forms with its neighbours: so no edge ever crosses or meets another
 //! edge, and holes stay where they are.
@@ -22,8 +22,8 @@ use super::rings::from_first;
 
 /// How far outlines may be simplified.
 ///
-/// No point of the exact outline is then farther than the object's `deviation_px` from the new one, nor the other
-/// way round. Vertices are some of the exact ones. Polygons stay valid: rings are simple, touch at most where they
+/// No point of a ring is then farther than the object's `deviation_px` from its exact form, nor the other way round; a
+/// ring that is left out counts with half the shorter side of its box. Vertices are some of the exact ones. Polygons stay valid: rings are simple, touch at most where they
 /// did before, and holes stay inside. Objects are simplified each for itself: neighbours that shared an edge may
 /// get gaps and overlaps of up to the deviation. `bbox` and `area_px` stay those of the mask.
 #[derive(Debug, Clone, Copy, PartialEq)]
