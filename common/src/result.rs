@@ -139,6 +139,15 @@ impl JobError {
         }
         Self { code, message }
     }
+
+    /// The error of a job of which no attempt came to an end.
+    #[must_use]
+    pub fn attempts_exhausted(n_attempts: u32) -> Self {
+        let message = format!(
+            "none of {n_attempts} attempts came to an end; the worker may have been killed"
+        );
+        Self::new(ErrorCode::AttemptsExhausted, message)
+    }
 }
 
 impl fmt::Display for JobError {

@@ -182,6 +182,18 @@ pub fn blobs_all(tenant: &Tenant) -> String {
     format!("{PREFIX}.blobs.{tenant}.>")
 }
 
+/// Where workers are told that nobody wants a job's result any more.
+#[must_use]
+pub fn stop(tenant: &Tenant, job: &JobId) -> String {
+    format!("{PREFIX}.stop.{tenant}.{job}")
+}
+
+/// All that workers are told to stop of a tenant's jobs.
+#[must_use]
+pub fn stops_all(tenant: &Tenant) -> String {
+    format!("{PREFIX}.stop.{tenant}.*")
+}
+
 /// Where the dead letter of a job goes; `reason` is an error code.
 #[must_use]
 pub fn dead(reason: &str, job: &JobSubject) -> String {
@@ -280,6 +292,8 @@ mod tests {
             (results_all(&lab), "segment.results.lab.>"),
             (replies_all(&lab), "segment.replies.lab.>"),
             (blobs_all(&lab), "segment.blobs.lab.>"),
+            (stop(&lab, &job), "segment.stop.lab.j1"),
+            (stops_all(&lab), "segment.stop.lab.*"),
             (
                 dead("crashed", &address),
                 "segment.dead.crashed.lab.threshold.j1",

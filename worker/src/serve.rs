@@ -16,7 +16,7 @@ use crate::{
     delivery::Delivery,
     process::{Failure, process},
     settle::{Ending, SettleLimits, settle},
-    settler::{Answered, Settler},
+    settler::Settler,
     worker::{Source, Worker},
 };
 
@@ -49,7 +49,7 @@ async fn attend(
 ) -> Ending {
     if delivery.attempt > 1 {
         match settler.find_answer(delivery).await {
-            Ok(Some(Answered { given_up })) => return Ending::Answered(given_up),
+            Ok(Some(answered)) => return Ending::Answered(answered.given_up().cloned()),
             Ok(None) => {}
             // Looking only saves work: a result that exists is found again when ours is stored.
             Err(error) => {

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use segfleet_common::result::{ErrorCode, JobError};
+use segfleet_common::result::JobError;
 
 use crate::writer::Answer;
 
@@ -73,13 +73,7 @@ pub(crate) fn settle(ending: Ending, attempt: u32, limits: &SettleLimits) -> Set
         Ending::Finished(answer) => Settlement::Answer(answer),
         Ending::Failed(error) if attempt >= limits.attempts => Settlement::GiveUp(error),
         Ending::Failed(error) => Settlement::Retry(retry_delay(attempt, limits), error),
-        Ending::Spent => {
-            let n_attempts = limits.attempts;
-            let message = format!(
-                "none of {n_attempts} attempts came to an end; the worker may have been killed"
-            );
-            Settlement::GiveUp(JobError::new(ErrorCode::AttemptsExhausted, message))
-        }
+        Ending::Spent => Settlement::GiveUp(JobError::attempts_exhausted(limits.attempts)),
         Ending::Answered(None) => Settlement::Close,
         Ending::Answered(Some(error)) => Settlement::Bury(error),
         Ending::Drained => Settlement::Return,
@@ -96,7 +90,7 @@ fn retry_delay(attempt: u32, limits: &SettleLimits) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use segfleet_common::wire::ResultFormat;
+    use segfleet_common::{result::ErrorCode, wire::ResultFormat};
 
     use super::*;
 

@@ -8,13 +8,12 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use segfleet_common::{
-    broker::{FetchError, First, Message, PublishError},
+    broker::{Answered, FetchError, First, GivenUp, Message, PublishError},
     result::{ErrorCode, JobError, Outcome, Stage},
     retry::{Backoff, jittered},
     subject::{self, Tenant, header},
     wire::{self, ResultFormat},
 };
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::{select, time::sleep};
 
 use crate::{
@@ -45,12 +44,6 @@ enum Published {
     First(First),
     TooLarge(String),
     Drained,
-}
-
-/// A job that has a stored result.
-pub(crate) struct Answered {
-    /// The error that the fleet gave up with: a dead letter belongs to it.
-    pub(crate) given_up: Option<JobError>,
 }
 
 /// Knows how to answer one delivery and how to take it off the queue.
@@ -111,20 +104,7 @@ impl<'a> Settler<'a> {
         delivery: &Delivery,
     ) -> Result<Option<Answered>, FetchError> {
         let job = &delivery.address.job;
-        let Some(stored) = self.worker.broker.stored_result(self.tenant, job).await? else {
-            return Ok(None);
-        };
-        let result = wire::read_result(stored.content_type(), &stored.payload);
-        let given_up = match result.map(|result| result.outcome) {
-            Ok(Outcome::Error(error)) if error.code.is_given_up() => Some(error),
-            Ok(Outcome::Error(_) | Outcome::Ok(_) | Outcome::Expired | Outcome::Cancelled) => None,
-            Err(error) => {
-                // Somebody else's writing; it was delivered, so it is the answer.
-                tracing::warn!(job.id = %job, %error, "the stored result cannot be read");
-                None
-            }
-        };
-        Ok(Some(Answered { given_up }))
+        self.worker.broker.find_answer(self.tenant, job).await
     }
 
     /// Does what was decided, in the order that loses nothing.
@@ -166,7 +146,9 @@ impl<'a> Settler<'a> {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         for _ in 0..LOOKS_FOR_ANSWER {
             match self.find_answer(&delivery).await {
-                Ok(Some(Answered { given_up })) => return self.close(given_up, delivery).await,
+                Ok(Some(answered)) => {
+                    return self.close(answered.given_up().cloned(), delivery).await;
+                }
                 Ok(None) => {}
                 Err(error) => {
                     tracing::debug!(job.id = %delivery.address.job, %error, "looking again")
@@ -222,11 +204,19 @@ impl<'a> Settler<'a> {
 
     /// Writes the dead letter, then terms. The result is stored already.
     async fn bury(&self, error: &JobError, delivery: Delivery) {
-        let subject = subject::dead(error.code.as_str(), &delivery.address);
+        let given_up = GivenUp {
+            job: &delivery.address,
+            error,
+            attempts: delivery.attempt,
+            worker: &self.worker.name,
+            queued_at: delivery.queued_at,
+            headers: &delivery.headers,
+        };
         let message = Message {
-            headers: self.dead_headers(error, &delivery),
+            headers: given_up.to_headers(),
             payload: delivery.payload.clone(),
         };
+        let subject = given_up.subject();
         match self.publish(subject, message, &delivery).await {
             Published::First(_) => delivery.term(error.code.as_str()).await,
             Published::Drained => delivery.nak(Duration::ZERO).await,
@@ -235,31 +225,6 @@ impl<'a> Settler<'a> {
                 delivery.term(error.code.as_str()).await;
             }
         }
-    }
-
-    fn dead_headers(&self, error: &JobError, delivery: &Delivery) -> HeaderMap {
-        let rfc3339 = |moment: OffsetDateTime| moment.format(&Rfc3339).unwrap_or_default();
-        // A header is one line.
-        let one_line = error.message.replace(['\r', '\n'], " ");
-        let mut headers = HeaderMap::new();
-        // The client's headers come along, except those that would command the broker.
-        let kept = delivery
-            .headers
-            .iter()
-            .filter(|(name, _)| !name.to_string().starts_with("Nats-"));
-        kept.for_each(|(name, values)| {
-            values
-                .iter()
-                .for_each(|value| headers.append(name.clone(), value.clone()))
-        });
-        headers.insert(header::DEAD_REASON, error.code.as_str());
-        headers.insert(header::DEAD_MESSAGE, one_line.as_str());
-        headers.insert(header::DEAD_ATTEMPTS, delivery.attempt.to_string());
-        headers.insert(header::DEAD_WORKER, &*self.worker.name);
-        headers.insert(header::DEAD_FIRST_TIME, rfc3339(delivery.queued_at));
-        headers.insert(header::DEAD_LAST_TIME, rfc3339(OffsetDateTime::now_utc()));
-        headers.insert(header::DEAD_SUBJECT, delivery.address.to_string());
-        headers
     }
 
     /// Publishes until the broker says yes or no, under the delivery's lease. Only a drain ends it early.

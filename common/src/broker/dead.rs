@@ -12,7 +12,7 @@ use async_nats::{
 };
 use futures_util::StreamExt;
 use thiserror::Error;
-use time::OffsetDateTime;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
     connect::Broker,
@@ -20,7 +20,7 @@ use super::{
     streams::{StreamsError, failed, find_stream},
 };
 use crate::{
-    result::ErrorCode,
+    result::{ErrorCode, JobError},
     subject::{self, DEAD_STREAM, JobId, JobSubject, ModelName, Tenant, header},
 };
 
@@ -71,6 +71,54 @@ pub struct DeadLetter {
     pub payload_bytes: u64,
     /// The job's headers, and those of the dead letter.
     pub headers: HeaderMap,
+}
+
+/// A job that was given up on, as its dead letter tells of it.
+#[derive(Debug)]
+pub struct GivenUp<'a> {
+    /// The job.
+    pub job: &'a JobSubject,
+    /// Why.
+    pub error: &'a JobError,
+    /// How often it was delivered.
+    pub attempts: u32,
+    /// Who gave it up.
+    pub worker: &'a str,
+    /// When the broker accepted it.
+    pub queued_at: OffsetDateTime,
+    /// The headers that it came with.
+    pub headers: &'a HeaderMap,
+}
+
+impl GivenUp<'_> {
+    /// Where its dead letter is stored.
+    #[must_use]
+    pub fn subject(&self) -> String {
+        subject::dead(self.error.code.as_str(), self.job)
+    }
+
+    /// The headers of its dead letter: the job's own, except those that would command the broker, and why it failed.
+    #[must_use]
+    pub fn to_headers(&self) -> HeaderMap {
+        let rfc3339 = |moment: OffsetDateTime| moment.format(&Rfc3339).unwrap_or_default();
+        // A header is one line.
+        let one_line = self.error.message.replace(['\r', '\n'], " ");
+        let mut headers = HeaderMap::new();
+        for (name, values) in self.headers.iter() {
+            let kept = !name.to_string().starts_with("Nats-");
+            for value in values.iter().filter(|_| kept) {
+                headers.append(name.clone(), value.clone());
+            }
+        }
+        headers.insert(header::DEAD_REASON, self.error.code.as_str());
+        headers.insert(header::DEAD_MESSAGE, one_line.as_str());
+        headers.insert(header::DEAD_ATTEMPTS, self.attempts.to_string());
+        headers.insert(header::DEAD_WORKER, self.worker);
+        headers.insert(header::DEAD_FIRST_TIME, rfc3339(self.queued_at));
+        headers.insert(header::DEAD_LAST_TIME, rfc3339(OffsetDateTime::now_utc()));
+        headers.insert(header::DEAD_SUBJECT, self.job.to_string());
+        headers
+    }
 }
 
 impl Broker {

@@ -15,7 +15,11 @@ use async_nats::{
 use bytes::Bytes;
 use thiserror::Error;
 
-use crate::subject::{self, JobId, Tenant, header};
+use crate::{
+    result::{JobError, Outcome},
+    subject::{self, JobId, Tenant, header},
+    wire,
+};
 
 use super::connect::Broker;
 
@@ -81,6 +85,25 @@ impl Message {
     }
 }
 
+/// A job that has a stored result.
+#[derive(Debug, Clone)]
+pub struct Answered {
+    /// What the result says; `None` for one that cannot be read. It was delivered, so it is the answer all the same.
+    pub outcome: Option<Outcome>,
+}
+
+impl Answered {
+    /// The error that the fleet gave up with: a dead letter belongs to it.
+    #[must_use]
+    pub fn given_up(&self) -> Option<&JobError> {
+        match &self.outcome {
+            Some(Outcome::Error(error)) if error.code.is_given_up() => Some(error),
+            Some(Outcome::Error(_) | Outcome::Ok(_) | Outcome::Expired | Outcome::Cancelled)
+            | None => None,
+        }
+    }
+}
+
 /// The value of a header, the last one where there are several.
 #[must_use]
 pub fn header_text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
@@ -128,6 +151,28 @@ impl Broker {
             (_, Some(ErrorCode::STREAM_STORE_FAILED)) => Err(PublishError::Full(reason(&error))),
             _ => Err(PublishError::Unavailable(reason(&error))),
         }
+    }
+
+    /// What the job's stored result says, if it has one.
+    ///
+    /// # Errors
+    /// [`FetchError`] when the broker cannot be asked.
+    pub async fn find_answer(
+        &self,
+        tenant: &Tenant,
+        job: &JobId,
+    ) -> Result<Option<Answered>, FetchError> {
+        let Some(stored) = self.stored_result(tenant, job).await? else {
+            return Ok(None);
+        };
+        let outcome = match wire::read_result(stored.content_type(), &stored.payload) {
+            Ok(result) => Some(result.outcome),
+            Err(error) => {
+                tracing::warn!(job.id = %job, %error, "the stored result cannot be read");
+                None
+            }
+        };
+        Ok(Some(Answered { outcome }))
     }
 
     /// The stored result of a job, or `None` while there is none (or no longer).
