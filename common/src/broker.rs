@@ -14,7 +14,7 @@ mod shape;
 mod status;
 mod streams;
 
-pub use bind::{BindError, BoundConsumer, Problem};
+pub use bind::{BindError, BoundConsumer, Flow, Problem};
 pub use change::{Change, FieldChange};
 pub use connect::{Broker, ConnectArgs, ConnectError, Link};
 pub use dead::{DeadError, DeadFilter, DeadLetter, GivenUp};

@@ -1,9 +1,9 @@
-//! From file to upright pixels: [`decode`], the only caller of image decoders.
+//! From file to upright pixels: [`decode`], or [`open`] for the header first; the only caller of image decoders.
 //!
 //! Limits are read from the header before any pixel is allocated. Formats: JPEG, PNG, WebP, TIFF, BMP, GIF
 //! (its first frame); the EXIF orientation is applied. Colours are left as the file has them.
 
-use std::io::Cursor;
+use std::{fmt, io::Cursor};
 
 use crate::{
     limits,
@@ -88,36 +88,78 @@ pub struct Decoded {
     pub info: ImageInfo,
 }
 
+/// A file of which only the header has been read.
+pub struct Opened<'a> {
+    decoder: Box<dyn ImageDecoder + 'a>,
+    format_name: &'static str,
+}
+
+impl fmt::Debug for Opened<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opened").finish_non_exhaustive()
+    }
+}
+
+impl Opened<'_> {
+    /// Most memory that decoding takes, the pixels included, in bytes.
+    #[must_use]
+    pub fn need_bytes(&self) -> u64 {
+        let pixels = self.decoder.total_bytes();
+        pixels
+            .saturating_mul(WORKING_MEMORY_FACTOR)
+            .saturating_add(WORKING_MEMORY_BYTES)
+    }
+
+    /// Decodes the pixels, and turns them upright.
+    ///
+    /// # Errors
+    /// `image_unreadable`, or `image_too_large` for what does not fit into [`Opened::need_bytes`].
+    pub fn decode(mut self) -> Result<Decoded, JobError> {
+        self.decoder
+            .set_limits(alloc_limit(self.need_bytes()))
+            .map_err(failed)?;
+        let orientation = self.decoder.orientation().map_err(failed)?;
+        let mut image = DynamicImage::from_decoder(self.decoder).map_err(failed)?;
+        image.apply_orientation(orientation);
+        let info = ImageInfo {
+            width_px: image.width(),
+            height_px: image.height(),
+            format: self.format_name.to_owned(),
+            orientation: orientation.to_exif(),
+        };
+        Ok(Decoded { image, info })
+    }
+}
+
 /// Decodes `file` under `limits`.
 ///
 /// # Errors
 /// `image_format_unsupported`, `image_too_large` (the message has the value and the limit), or
 /// `image_unreadable`.
 pub fn decode(file: &[u8], limits: &DecodeLimits) -> Result<Decoded, JobError> {
+    open(file, limits)?.decode()
+}
+
+/// Reads the header of `file` and checks it against `limits`, before any pixel is allocated.
+///
+/// # Errors
+/// Those of [`decode`].
+pub fn open<'a>(file: &'a [u8], limits: &DecodeLimits) -> Result<Opened<'a>, JobError> {
     limits.check_file(file.len() as u64)?;
-    let (format, name) = recognise(file)?;
+    let (format, format_name) = recognise(file)?;
     if format == ImageFormat::Jpeg {
         check_jpeg_is_whole(file)?;
     }
     let mut reader = ImageReader::with_format(Cursor::new(file), format);
     // Until the size is known only what a header needs: a compressed colour profile may be a bomb.
     reader.limits(alloc_limit(WORKING_MEMORY_BYTES));
-    let mut decoder = reader.into_decoder().map_err(failed)?;
+    let decoder = reader.into_decoder().map_err(failed)?;
     let (width, height) = decoder.dimensions();
     limits.check_size(width, height)?;
-    let working_bytes = decoder.total_bytes().saturating_mul(WORKING_MEMORY_FACTOR);
-    let budget = alloc_limit(working_bytes.saturating_add(WORKING_MEMORY_BYTES));
-    decoder.set_limits(budget).map_err(failed)?;
-    let orientation = decoder.orientation().map_err(failed)?;
-    let mut image = DynamicImage::from_decoder(decoder).map_err(failed)?;
-    image.apply_orientation(orientation);
-    let info = ImageInfo {
-        width_px: image.width(),
-        height_px: image.height(),
-        format: name.to_owned(),
-        orientation: orientation.to_exif(),
-    };
-    Ok(Decoded { image, info })
+    Ok(Opened {
+        decoder: Box::new(decoder),
+        format_name,
+    })
 }
 
 fn alloc_limit(n_bytes: u64) -> Limits {

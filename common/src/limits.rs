@@ -60,13 +60,18 @@ pub const ACK_WAIT: Duration = Duration::from_secs(30);
 /// Signs of life per ack wait: two may be lost.
 pub const HEARTBEATS_PER_ACK_WAIT: u32 = 3;
 
+/// How long one job may compute (default): far more than any image needs, little enough that one that never ends
+/// does not hold a thread for long.
+pub const RUN_TIME: Duration = Duration::from_secs(120);
+
 /// How often a job is tried (default). A drain counts too, hence more than the usual three.
 pub const ATTEMPTS: u32 = 5;
 /// Deliveries that the broker allows beyond our own attempts: only a fuse for workers that die before
 /// they can count.
 pub const FUSE_DELIVERIES: u32 = 5;
 
-/// Jobs of one model that may be in work at once in the whole fleet.
+/// Jobs of one model that may be in flight at once in the whole fleet (default), those that wait to be tried again
+/// included.
 pub const ACK_PENDING: i64 = 10_000;
 /// Waiting pulls of one model in the whole fleet; the overflow of the broker's default, 512, is silent.
 pub const WAITING_PULLS: i64 = 16_384;

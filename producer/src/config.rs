@@ -171,6 +171,10 @@ pub struct SetupArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub attempts: Option<u32>,
 
+    /// Jobs of one model in work at once in the whole fleet, those that wait to be tried again included (default 10000)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
+    pub max_in_flight: Option<i64>,
+
     /// Most bytes of queued jobs (default 4GiB)
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     pub jobs_max_bytes: Option<i64>,
@@ -212,6 +216,7 @@ impl SetupArgs {
             replicas: self.replicas,
             ack_wait: self.ack_wait,
             attempts: self.attempts,
+            max_in_flight: self.max_in_flight,
             jobs_max_bytes: self.jobs_max_bytes,
             jobs_max_messages: self.jobs_max_messages,
             results_max_age: self.results_max_age,

@@ -1,6 +1,13 @@
 //! The worker's settings: as people write them ([`Args`]), and checked ([`Config`]).
 
-use std::{num::NonZeroUsize, path::PathBuf, process, sync::Arc, thread, time::Duration};
+use std::{
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    process,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 use clap::{Parser, Subcommand};
 use segfleet_common::{
@@ -13,10 +20,26 @@ use segfleet_common::{
     telemetry::LogArgs,
 };
 
-use crate::segment::{self, Segmenter};
+#[cfg(debug_assertions)]
+use crate::failpoint::Step;
+use crate::{
+    failpoint::Failpoint,
+    isolate::{Isolate, Isolation},
+    memory::container_limit_bytes,
+    segment::{self, Segmenter},
+};
 
 /// Slots per thread where nothing is said: enough to hide the network behind computing.
 const SLOTS_PER_THREAD: usize = 2;
+
+/// What images need at the least: decoders' tables, and a photograph.
+const LEAST_IMAGE_MEMORY_BYTES: u64 = 32 * 1024 * 1024;
+/// For images, where the system does not tell how much there is.
+const UNKNOWN_MEMORY_BYTES: u64 = 512 * 1024 * 1024;
+/// Shorter times would be over before a process has started.
+const LEAST_RUN_TIME: Duration = Duration::from_secs(1);
+/// How long nothing may move while jobs wait and slots are free.
+const STALL_TIME: Duration = Duration::from_secs(30);
 
 /// Longest name of a worker.
 const NAME_BYTES: usize = 200;
@@ -47,6 +70,21 @@ pub enum Command {
     Segment(SegmentArgs),
     /// Trace the objects of a mask, without a model and without a broker
     Outline(OutlineArgs),
+    /// Do one job for a worker that does not trust its image
+    #[command(hide = true)]
+    Child(ChildArgs),
+}
+
+/// Settings of `child`.
+#[derive(Debug, clap::Args)]
+pub struct ChildArgs {
+    /// Model to use
+    #[arg(long, value_name = "NAME")]
+    pub model: ModelName,
+
+    /// How large an image may be.
+    #[command(flatten)]
+    pub limits: LimitArgs,
 }
 
 /// Settings of `run`.
@@ -88,9 +126,33 @@ pub struct RunArgs {
     #[arg(long, env = "SEGFLEET_DRAIN_TIMEOUT", default_value = "25s", value_parser = parse_duration, value_name = "TIME")]
     pub drain_timeout: Duration,
 
+    /// Which jobs to do in a process of their own, so that an image that kills it does no other harm
+    #[arg(
+        long,
+        env = "SEGFLEET_ISOLATE",
+        default_value = "redelivered",
+        value_name = "WHEN"
+    )]
+    pub isolate: Isolate,
+
+    /// Kill the worker at this step of a job.
+    #[cfg(debug_assertions)]
+    #[arg(long, hide = true, value_name = "STEP")]
+    pub die_at: Option<Step>,
+
     /// How large an image may be.
     #[command(flatten, next_help_heading = "Limits")]
     pub limits: LimitArgs,
+
+    /// Longest time that one job may compute: a process of its own is killed then, and a thread is given up with its
+    /// worker
+    #[arg(long, env = "SEGFLEET_MAX_RUN_TIME", default_value = "120s", value_parser = parse_duration, value_name = "TIME",
+          help_heading = "Limits")]
+    pub max_run_time: Duration,
+
+    /// Memory that images may take together, as they are decoded [default: half of what this process may use]
+    #[arg(long, env = "SEGFLEET_IMAGE_MEMORY", value_parser = parse_bytes, value_name = "SIZE", help_heading = "Limits")]
+    pub image_memory: Option<i64>,
 
     /// How to reach the broker.
     #[command(flatten, next_help_heading = "Broker")]
@@ -202,6 +264,16 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// How large an image may be.
     pub limits: DecodeLimits,
+    /// What images may take together.
+    pub image_memory_bytes: u64,
+    /// How long one job may compute.
+    pub max_run_time: Duration,
+    /// What is done in child processes.
+    pub isolation: Isolation,
+    /// How long nothing may move while jobs wait and slots are free.
+    pub stall_time: Duration,
+    /// Where a test kills the worker.
+    pub failpoint: Failpoint,
 }
 
 impl Config {
@@ -237,6 +309,10 @@ impl Config {
                 "--name {name:?} must be 1 to {NAME_BYTES} bytes without control characters"
             ));
         }
+        let image_memory_bytes = args
+            .image_memory
+            .map_or_else(default_image_memory_bytes, i64::unsigned_abs);
+        mistakes.extend(check_bounds(image_memory_bytes, args.max_run_time));
         if !mistakes.is_empty() {
             return Err(mistakes.join("\n"));
         }
@@ -253,8 +329,36 @@ impl Config {
             n_threads,
             drain_timeout: args.drain_timeout,
             limits: args.limits.to_limits(),
+            image_memory_bytes,
+            max_run_time: args.max_run_time,
+            isolation: Isolation::of_this_program(args.isolate),
+            stall_time: STALL_TIME,
+            failpoint: Failpoint {
+                #[cfg(debug_assertions)]
+                at: args.die_at,
+            },
         })
     }
+}
+
+fn check_bounds(image_memory_bytes: u64, max_run_time: Duration) -> Vec<String> {
+    let mut mistakes = Vec::new();
+    if image_memory_bytes < LEAST_IMAGE_MEMORY_BYTES {
+        mistakes.push(format!(
+            "--image-memory {image_memory_bytes} bytes are too few for one image, at least {LEAST_IMAGE_MEMORY_BYTES} are needed"
+        ));
+    }
+    if max_run_time < LEAST_RUN_TIME {
+        mistakes.push(format!(
+            "--max-run-time {max_run_time:?} must be {LEAST_RUN_TIME:?} or more"
+        ));
+    }
+    mistakes
+}
+
+/// Half of what this process may use: the other half is for messages, masks, outlines and models.
+fn default_image_memory_bytes() -> u64 {
+    container_limit_bytes(Path::new("/")).map_or(UNKNOWN_MEMORY_BYTES, |bytes| bytes / 2)
 }
 
 /// In a container the process id is 1 and the host's name tells workers apart; elsewhere it is the reverse.

@@ -4,7 +4,14 @@
 //! goes on; computing cannot block that task. It is settled once, by one of the consuming methods; dropped
 //! unsettled it is given back, as a net, never as the plan. Decides nothing.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{
+    fmt::Write as _,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use async_nats::{Client, HeaderMap, Subject, jetstream};
 use bytes::Bytes;
@@ -18,6 +25,8 @@ use thiserror::Error;
 use time::OffsetDateTime;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::{task::AbortOnDropHandle, task::TaskTracker};
+
+use crate::worker::Worker;
 
 /// How often a settlement is sent until the broker confirms it. After that the job comes again.
 const SETTLE_TRIES: u32 = 4;
@@ -65,6 +74,8 @@ pub(crate) struct Delivery {
     settle_at: Option<Subject>,
     client: Client,
     tasks: TaskTracker,
+    /// Counts those that leave scope unsettled.
+    n_abandoned: Arc<AtomicU64>,
     /// Ends with the delivery.
     _heartbeat: AbortOnDropHandle<()>,
 }
@@ -74,7 +85,7 @@ impl Delivery {
     pub(crate) fn take(
         message: jetstream::Message,
         ack_wait: Duration,
-        tasks: &TaskTracker,
+        worker: &Worker,
     ) -> Result<Self, Box<NotADelivery>> {
         let parsed = message
             .info()
@@ -120,8 +131,9 @@ impl Delivery {
             headers: message.headers.unwrap_or_default(),
             settle_at: Some(settle_at),
             client,
-            tasks: tasks.clone(),
-            _heartbeat: AbortOnDropHandle::new(tasks.spawn(heartbeat)),
+            tasks: worker.tasks.clone(),
+            n_abandoned: worker.n_abandoned.clone(),
+            _heartbeat: AbortOnDropHandle::new(worker.tasks.spawn(heartbeat)),
         })
     }
 
@@ -188,6 +200,7 @@ impl Drop for Delivery {
         let Some(settle_at) = self.settle_at.take() else {
             return;
         };
+        self.n_abandoned.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(job.id = %self.address.job, delivery.attempt = self.attempt, "a delivery was abandoned");
         let client = self.client.clone();
         self.tasks.spawn(async move {

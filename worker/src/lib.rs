@@ -3,9 +3,13 @@
 //! Read in this order: one job as a straight line ([`process`]: [decode](segfleet_common::decode), [`segment`], [`outline`] over a
 //! [`mask`] or [`labels`]), then how jobs come and go: [`run()`] binds sources, `consume` takes what `pull` asks for,
 //! `delivery` owns one message and its lease, `serve` takes it from arrival to settlement by the table in
-//! `settle`, `settler` carries that out, and `pool` is where pixels are computed.
+//! `settle`, and `settler` carries that out. `compute` has the pixels computed: on a thread of the `pool`, or in a process
+//! that [`isolate`] starts and [`child`] is; their `memory` is one budget.
 
+pub mod child;
 pub mod config;
+pub mod failpoint;
+pub mod isolate;
 pub mod labels;
 pub mod local;
 pub mod mask;
@@ -13,15 +17,19 @@ pub mod outline;
 pub mod process;
 pub mod segment;
 
+mod compute;
 mod consume;
 mod delivery;
 mod gate;
+mod memory;
 mod pool;
 mod pull;
 mod run;
 mod serve;
 mod settle;
 mod settler;
+mod stops;
+mod watchdog;
 mod worker;
 mod writer;
 

@@ -6,12 +6,13 @@ use anyhow::Context as _;
 use clap::Parser;
 use segfleet_common::{shutdown, telemetry};
 use segfleet_worker::{
+    child,
     config::{Args, Command, Config},
     local::{self, LocalError},
     run,
 };
 
-/// A job did not end `ok`, or a drain was not complete, or the worker could not begin.
+/// A job did not end `ok`, or a worker's end was not as it should be, or it could not begin.
 const NOT_OK: u8 = 1;
 /// The arguments are wrong.
 const USAGE: u8 = 2;
@@ -30,6 +31,10 @@ fn main() -> ExitCode {
         },
         Command::Segment(args) => end(local::segment(&args)),
         Command::Outline(args) => end(local::outline(&args).map(|()| true)),
+        Command::Child(args) => match child::run(&args) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => complain(&error.to_string(), NOT_OK),
+        },
     }
 }
 
@@ -41,7 +46,7 @@ fn serve(config: Config) -> anyhow::Result<ExitCode> {
     })?;
     // A thread may still be in a job that was given back; it must not keep the process.
     runtime.shutdown_background();
-    Ok(if report.drained {
+    Ok(if report.is_good() {
         ExitCode::SUCCESS
     } else {
         ExitCode::from(NOT_OK)

@@ -2,7 +2,8 @@
 //!
 //! Each source has a queue of its own and the threads take from them in turn, so a model with many waiting
 //! jobs does not starve another. The queues need no bound: a task is only queued by a delivery that holds a
-//! slot. A panic in a task ends the task, not the thread.
+//! slot. A panic in a task ends the task, not the thread. A task that does not end keeps its thread; that is told,
+//! and what to do about it is the worker's part.
 
 use std::{
     any::Any,
@@ -11,22 +12,39 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Condvar, Mutex, PoisonError},
     thread,
+    time::{Duration, Instant},
 };
 
 use thiserror::Error;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::timeout};
 
-type Task = Box<dyn FnOnce() + Send>;
-
-/// A task that panicked: a bug, with what the panic said.
+/// A task that came to no value.
 #[derive(Debug, PartialEq, Eq, Error)]
-#[error("the job's computation panicked: {0}")]
-pub(crate) struct Panicked(String);
+pub(crate) enum TaskError {
+    /// A bug, with what the panic said.
+    #[error("the job's computation panicked: {0}")]
+    Panicked(String),
+    /// It ran longer than it may, and still does: a thread cannot be stopped from outside.
+    #[error("the job's computation ran longer than {0:?}")]
+    Overran(Duration),
+}
 
 /// A fixed number of threads. They end when the pool leaves scope, each after the task that it is in.
 #[derive(Debug)]
 pub(crate) struct Pool {
     shared: Arc<Shared>,
+}
+
+/// A turn on the pool's threads for computing that is done elsewhere: one thread does nothing until it leaves scope.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    _end: oneshot::Sender<()>,
+}
+
+struct Task {
+    run: Box<dyn FnOnce() + Send>,
+    /// It computes on the thread itself, and so can overrun.
+    computes: bool,
 }
 
 struct Shared {
@@ -39,6 +57,8 @@ struct State {
     queues: Vec<VecDeque<Task>>,
     /// The source whose turn is next.
     turn: usize,
+    /// Since when each thread computes.
+    computing_since: Vec<Option<Instant>>,
     closed: bool,
 }
 
@@ -54,10 +74,10 @@ impl Pool {
     /// # Errors
     /// When the system refuses a thread.
     pub(crate) fn start(n_threads: usize, n_sources: usize) -> io::Result<Self> {
-        let queues = (0..n_sources).map(|_| VecDeque::new()).collect();
         let state = Mutex::new(State {
-            queues,
+            queues: (0..n_sources).map(|_| VecDeque::new()).collect(),
             turn: 0,
+            computing_since: vec![None; n_threads],
             closed: false,
         });
         let pool = Self {
@@ -66,36 +86,67 @@ impl Pool {
                 changed: Condvar::new(),
             }),
         };
-        for index in 0..n_threads {
+        for thread in 0..n_threads {
             let shared = pool.shared.clone();
             thread::Builder::new()
-                .name(format!("compute-{index}"))
-                .spawn(move || shared.compute())?;
+                .name(format!("compute-{thread}"))
+                .spawn(move || shared.work(thread))?;
         }
         Ok(pool)
     }
 
-    /// Queues `task` behind the others of its source and waits for its value.
+    /// Queues `task` behind the others of its source and waits for its value; from its start for at most `longest`.
     ///
     /// # Errors
-    /// [`Panicked`] when it panics.
+    /// [`TaskError`] when it panics or overruns.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         source: usize,
+        longest: Duration,
         task: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Panicked> {
-        let (sender, receiver) = oneshot::channel();
-        let task = move || {
-            let value =
-                catch_unwind(AssertUnwindSafe(task)).map_err(|panic| Panicked(message(&*panic)));
-            // Nobody waits any more when the delivery was given back.
-            drop(sender.send(value));
+    ) -> Result<T, TaskError> {
+        let (start, started) = oneshot::channel();
+        let (end, ended) = oneshot::channel();
+        // Nobody listens any more when the delivery was given back.
+        let run = move || {
+            start.send(()).unwrap_or_default();
+            let value = catch_unwind(AssertUnwindSafe(task))
+                .map_err(|panic| TaskError::Panicked(message(&*panic)));
+            drop(end.send(value));
         };
-        self.shared.lock().queues[source].push_back(Box::new(task));
+        self.queue(source, true, run);
+        started.await.expect("a task that is queued runs");
+        let ended = timeout(longest, ended).await;
+        let value = ended.map_err(|_elapsed| TaskError::Overran(longest))?;
+        value.expect("a task sends whether it panics or not")
+    }
+
+    /// Waits for a turn behind the tasks of the source.
+    pub(crate) async fn turn(&self, source: usize) -> Turn {
+        let (start, started) = oneshot::channel();
+        let (end, ended) = oneshot::channel::<()>();
+        let run = move || {
+            // Without anybody to take the turn it is over.
+            if start.send(()).is_ok() {
+                drop(ended.blocking_recv());
+            }
+        };
+        self.queue(source, false, run);
+        started.await.expect("a task that is queued runs");
+        Turn { _end: end }
+    }
+
+    /// Whether a thread has been computing for longer than `longest`.
+    pub(crate) fn overruns(&self, longest: Duration) -> bool {
+        let state = self.shared.lock();
+        let mut since = state.computing_since.iter().flatten();
+        since.any(|since| since.elapsed() > longest)
+    }
+
+    fn queue(&self, source: usize, computes: bool, run: impl FnOnce() + Send + 'static) {
+        let run = Box::new(run);
+        self.shared.lock().queues[source].push_back(Task { run, computes });
         self.shared.changed.notify_one();
-        receiver
-            .await
-            .expect("a task that is queued runs, and sends whether it panics or not")
     }
 }
 
@@ -112,20 +163,22 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn compute(&self) {
-        while let Some(task) = self.next() {
-            task();
+    fn work(&self, thread: usize) {
+        while let Some(task) = self.next(thread) {
+            (task.run)();
+            self.lock().computing_since[thread] = None;
         }
     }
 
     /// Waits for a task; `None` when the pool has been closed.
-    fn next(&self) -> Option<Task> {
+    fn next(&self, thread: usize) -> Option<Task> {
         let mut state = self.lock();
         loop {
             if state.closed {
                 return None;
             }
             if let Some(task) = state.take_turn() {
+                state.computing_since[thread] = task.computes.then(Instant::now);
                 return Some(task);
             }
             state = self
@@ -164,13 +217,48 @@ mod tests {
 
     use super::*;
 
+    const LONG: Duration = Duration::from_secs(60);
+
     #[tokio::test]
     async fn values_come_back_and_a_panic_is_told() {
         let pool = Pool::start(2, 1).expect("threads");
-        assert_eq!(pool.run(0, || 7).await, Ok(7));
-        let panicked = pool.run(0, || panic!("bad {}", "luck")).await;
-        assert_eq!(panicked, Err::<(), _>(Panicked("bad luck".to_owned())));
-        assert_eq!(pool.run(0, || 8).await, Ok(8), "the thread lives on");
+        assert_eq!(pool.run(0, LONG, || 7).await, Ok(7));
+        let panicked = pool.run(0, LONG, || panic!("bad {}", "luck")).await;
+        let expected = TaskError::Panicked("bad luck".to_owned());
+        assert_eq!(panicked, Err::<(), _>(expected));
+        assert_eq!(pool.run(0, LONG, || 8).await, Ok(8), "the thread lives on");
+    }
+
+    #[tokio::test]
+    async fn what_overruns_is_told_and_waiting_does_not_count() {
+        let pool = Pool::start(1, 1).expect("a thread");
+        let longest = Duration::from_millis(50);
+        let (release, released) = mpsc::channel::<()>();
+        let endless = pool.run(0, longest, move || {
+            released.recv().unwrap_or_default();
+        });
+        let queued = pool.run(0, longest, || 1);
+        let watch = async {
+            let overran = endless.await;
+            assert_eq!(overran, Err(TaskError::Overran(longest)));
+            assert!(pool.overruns(longest));
+            drop(release);
+        };
+        let (queued, ()) = tokio::join!(queued, watch);
+        assert_eq!(queued, Ok(1), "its time began with its turn");
+    }
+
+    #[tokio::test]
+    async fn a_turn_keeps_a_thread_until_it_is_over() {
+        let pool = Pool::start(1, 1).expect("a thread");
+        drop(pool.turn(0));
+        let turn = pool.turn(0).await;
+        let mut task = Box::pin(pool.run(0, LONG, || 1));
+        let early = timeout(Duration::from_millis(20), &mut task).await;
+        assert!(early.is_err(), "the thread is not free");
+        assert!(!pool.overruns(Duration::ZERO), "nothing computes");
+        drop(turn);
+        assert_eq!(task.await, Ok(1));
     }
 
     #[tokio::test]
@@ -180,9 +268,11 @@ mod tests {
         let (log, logged) = mpsc::channel();
         let task = |source: usize, name: &'static str| {
             let log = log.clone();
-            pool.run(source, move || log.send(name).expect("the test listens"))
+            pool.run(source, LONG, move || {
+                log.send(name).expect("the test listens")
+            })
         };
-        let block = pool.run(0, move || started.recv().expect("the test starts it"));
+        let block = pool.run(0, LONG, move || started.recv().expect("the test starts it"));
         let release = async { start.send(()).expect("the first task waits") };
         let queued = [
             task(0, "a1"),

@@ -1,12 +1,16 @@
 //! One job as a straight line: read, decode, segment, outline. No broker, no waiting, no logging.
 //!
-//! Runs on one thread of the CPU pool; the `segment` command calls it directly.
+//! Runs on one thread of the CPU pool, or in a child process; the `segment` command calls it directly. Whoever has
+//! it done is its [`Host`], and is asked on the way.
 
-use std::time::{Duration, Instant};
+use std::{
+    convert::Infallible,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use segfleet_common::{
-    decode::{DecodeLimits, decode},
+    decode::{self, DecodeLimits},
     job::{Metadata, Options},
     limits::{RESULT_OBJECTS, RESULT_VERTICES},
     result::{ErrorCode, ImageInfo, JobError, Object, Stage, Timings},
@@ -62,30 +66,66 @@ pub struct Draft {
     pub metadata: Option<Metadata>,
 }
 
-/// Why there are no objects.
+/// Why there are no objects. `R` is what the job's [`Host`] may refuse.
 #[derive(Debug)]
-pub enum Failure {
+pub enum Failure<R> {
     /// The client's fault: the same job will always fail.
     Client(JobError),
     /// The model's: it may work next time.
     Model(JobError),
+    /// The host's: it did not let the job go on.
+    Host(R),
 }
 
-impl From<JobError> for Failure {
+impl<R> From<JobError> for Failure<R> {
     fn from(error: JobError) -> Self {
         Self::Client(error)
     }
 }
 
-impl From<SegmentError> for Failure {
+impl<R> From<SegmentError> for Failure<R> {
     fn from(error: SegmentError) -> Self {
         Self::Model(JobError::new(ErrorCode::ModelFailed, error.to_string()))
     }
 }
 
-impl From<OutlineError> for Failure {
+impl<R> From<OutlineError> for Failure<R> {
     fn from(error: OutlineError) -> Self {
         Self::Client(outline_failure(&error))
+    }
+}
+
+/// Who has a job done: where its memory comes from, and whether its result is still wanted.
+pub trait Host {
+    /// Why it does not let a job go on.
+    type Refusal;
+
+    /// Lets the job have memory for its image, in bytes, before it allocates any.
+    ///
+    /// # Errors
+    /// [`Failure::Client`] for more than there ever is, [`Failure::Host`] for more than there is now.
+    fn admit(&mut self, need_bytes: u64) -> Result<(), Failure<Self::Refusal>>;
+
+    /// Whether to go on; asked before the model runs.
+    ///
+    /// # Errors
+    /// When nobody wants the result any more.
+    fn check_wanted(&self) -> Result<(), Self::Refusal>;
+}
+
+/// A host with all the memory that there is, who wants the result.
+#[derive(Debug)]
+pub struct Unbounded;
+
+impl Host for Unbounded {
+    type Refusal = Infallible;
+
+    fn admit(&mut self, _need_bytes: u64) -> Result<(), Failure<Infallible>> {
+        Ok(())
+    }
+
+    fn check_wanted(&self) -> Result<(), Infallible> {
+        Ok(())
     }
 }
 
@@ -103,13 +143,14 @@ pub(crate) fn outline_failure(error: &OutlineError) -> JobError {
 /// Does one job, and notes in `draft` what it learns on the way.
 ///
 /// # Errors
-/// [`Failure`] tells the client's faults from the model's.
-pub fn process(
+/// [`Failure`] tells the client's faults from the model's and the host's.
+pub fn process<H: Host>(
     input: &Input,
     segmenter: &dyn Segmenter,
     limits: &DecodeLimits,
+    host: &mut H,
     draft: &mut Draft,
-) -> Result<Vec<Object>, Failure> {
+) -> Result<Vec<Object>, Failure<H::Refusal>> {
     let message = input.message();
     let job =
         wire::read_job(&message).inspect_err(|_| draft.metadata = wire::read_metadata(&message))?;
@@ -117,9 +158,12 @@ pub fn process(
     check_served(&job.options)?;
 
     let started = Instant::now();
-    let decoded = decode(&job.image, limits)?;
+    let opened = decode::open(&job.image, limits)?;
+    host.admit(opened.need_bytes())?;
+    let decoded = opened.decode()?;
     note(draft, Stage::Decode, started);
     draft.image = Some(decoded.info.clone());
+    host.check_wanted().map_err(Failure::Host)?;
 
     let started = Instant::now();
     let segmentation = segmenter.segment(&decoded.image, &input.job)?;

@@ -38,6 +38,9 @@ pub(crate) enum PullError {
     /// Results cannot be stored, so nothing may be taken.
     #[error("results cannot be stored")]
     Held,
+    /// Jobs wait, as many as this, and are not handed out.
+    #[error("{0} jobs wait, slots are free, and nothing moves")]
+    Stalled(u64),
     /// Neither a message nor a sign of life.
     #[error("the broker was silent for {SILENCE:?}")]
     Silent,

@@ -1,6 +1,10 @@
 //! The life of a worker: connect, serve every source, drain.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use segfleet_common::{
     broker::{Broker, ConnectArgs, ConnectError},
@@ -8,13 +12,18 @@ use segfleet_common::{
 };
 use thiserror::Error;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{AbortOnDropHandle, TaskTracker},
+};
 
 use crate::{
     config::Config,
     consume::consume,
     gate::Gate,
+    memory::Memory,
     pool::Pool,
+    stops::Stops,
     worker::{Source, Worker},
 };
 
@@ -22,6 +31,9 @@ use crate::{
 const PULLS_END_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long giving back the unfinished may take, once the grace is over.
 const GIVE_BACK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a thread may be over its time before the worker ends: its job must be given back first.
+const OVERRUN_MARGIN: Duration = Duration::from_secs(1);
 
 /// A worker that cannot begin.
 #[derive(Debug, Error)]
@@ -34,14 +46,39 @@ pub enum RunError {
     Pool(#[from] io::Error),
 }
 
-/// How a worker's drain went.
+/// How a worker's life ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RunReport {
     /// Whether every job that was in work was finished, and none given back.
     pub drained: bool,
+    /// Whether it ended by itself, since a job held one of its threads for too long.
+    pub overran: bool,
+    /// Deliveries that were never settled, and given back as they left scope: bugs.
+    pub n_abandoned: u64,
 }
 
-/// Serves the models of `config` until `shutdown`, then finishes what is in work.
+impl RunReport {
+    /// Nothing was begun.
+    const IDLE: Self = Self {
+        drained: true,
+        overran: false,
+        n_abandoned: 0,
+    };
+
+    /// Whether all went as it should.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        let Self {
+            drained,
+            overran,
+            n_abandoned,
+        } = *self;
+        drained && !overran && n_abandoned == 0
+    }
+}
+
+/// Serves the models of `config` until `shutdown`, then finishes what is in work. Ends by itself when a job holds a
+/// thread for too long: a thread cannot be freed in any other way.
 ///
 /// A broker that is away or not set up is waited for; nothing is taken meanwhile.
 ///
@@ -49,28 +86,69 @@ pub struct RunReport {
 /// [`RunError`] for what waiting cannot mend.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<RunReport, RunError> {
     let Some(broker) = connect(&config.connect, &config.name, &shutdown).await? else {
-        return Ok(RunReport { drained: true });
+        return Ok(RunReport::IDLE);
     };
     let sources = sources(&config);
-    let worker = Arc::new(Worker {
-        name: config.name.as_str().into(),
-        broker: broker.clone(),
-        pool: Pool::start(config.n_threads, sources.len())?,
-        limits: config.limits,
-        gate: Gate::new(),
-        tasks: TaskTracker::new(),
-        give_back: CancellationToken::new(),
-    });
+    let worker = Arc::new(build(&config, broker.clone(), sources.len())?);
+    // Ended by a signal, or by a job that does not end.
+    let stopping = shutdown.child_token();
+    let side_tasks = TaskTracker::new();
+    let mut helpers = vec![AbortOnDropHandle::new(
+        side_tasks.spawn(watch_threads(worker.clone(), stopping.clone())),
+    )];
+    for tenant in &config.tenants {
+        if let Ok(stops) = Stops::subscribe(&broker, tenant).await {
+            let passing_on = worker.stops.clone().pass_on(stops);
+            helpers.push(AbortOnDropHandle::new(side_tasks.spawn(passing_on)));
+        }
+    }
     let pulls = TaskTracker::new();
     for source in sources {
-        pulls.spawn(consume(worker.clone(), Arc::new(source), shutdown.clone()));
+        pulls.spawn(consume(worker.clone(), Arc::new(source), stopping.clone()));
     }
-    shutdown.cancelled().await;
+    stopping.cancelled().await;
     tracing::info!("draining for at most {:?}", config.drain_timeout);
-    let report = drain(&worker, &pulls, config.drain_timeout).await;
-    drop(worker);
+    let drained = drain(&worker, &pulls, config.drain_timeout).await;
+    let report = RunReport {
+        drained,
+        overran: !shutdown.is_cancelled(),
+        n_abandoned: worker.n_abandoned.load(Ordering::Relaxed),
+    };
+    drop((helpers, worker));
     broker.close().await;
     Ok(report)
+}
+
+fn build(config: &Config, broker: Broker, n_sources: usize) -> io::Result<Worker> {
+    Ok(Worker {
+        name: config.name.as_str().into(),
+        broker,
+        pool: Pool::start(config.n_threads, n_sources)?,
+        memory: Arc::new(Memory::new(config.image_memory_bytes)),
+        limits: config.limits,
+        max_run_time: config.max_run_time,
+        isolation: config.isolation.clone(),
+        stall_time: config.stall_time,
+        gate: Gate::new(),
+        stops: Arc::default(),
+        failpoint: config.failpoint,
+        n_abandoned: Arc::default(),
+        tasks: TaskTracker::new(),
+        give_back: CancellationToken::new(),
+    })
+}
+
+/// Stops the worker when a thread is held for too long. Its job has been given back by then.
+async fn watch_threads(worker: Arc<Worker>, stopping: CancellationToken) {
+    let longest = worker.max_run_time;
+    while !worker.pool.overruns(longest + OVERRUN_MARGIN) {
+        sleep(OVERRUN_MARGIN).await;
+    }
+    tracing::error!(
+        "a job has been computing for more than {longest:?}; this worker takes nothing new, finishes the rest and \
+         ends, so that it can be started anew"
+    );
+    stopping.cancel();
 }
 
 /// One source for each tenant and model, in the order of the configuration.
@@ -117,8 +195,8 @@ async fn connect(
     }
 }
 
-/// Lets running jobs finish within `grace`, then gives back the rest.
-async fn drain(worker: &Worker, pulls: &TaskTracker, grace: Duration) -> RunReport {
+/// Lets running jobs finish within `grace`, then gives back the rest. Whether there was none.
+async fn drain(worker: &Worker, pulls: &TaskTracker, grace: Duration) -> bool {
     let started = Instant::now();
     // First nothing more may arrive: what is given back must go to another worker, not to a pull of ours.
     pulls.close();
@@ -142,5 +220,5 @@ async fn drain(worker: &Worker, pulls: &TaskTracker, grace: Duration) -> RunRepo
         }
     }
     tracing::info!(drained, "drained in {:.1?}", started.elapsed());
-    RunReport { drained }
+    drained
 }

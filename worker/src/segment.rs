@@ -1,5 +1,7 @@
 //! What turns pixels into a mask: the [`Segmenter`] seam and the models built in.
 
+#[cfg(debug_assertions)]
+mod faulty;
 mod mock;
 mod threshold;
 
@@ -59,6 +61,8 @@ pub fn load(model: &ModelName) -> Result<Arc<dyn Segmenter>, UnknownModel> {
     match model.to_string().as_str() {
         "mock" => Ok(Arc::new(Mock::new())),
         "threshold" => Ok(Arc::new(Threshold::new())),
+        #[cfg(debug_assertions)]
+        "faulty" => Ok(Arc::new(faulty::Faulty::new())),
         _ => Err(UnknownModel(model.clone())),
     }
 }

@@ -1,24 +1,28 @@
 //! One delivery from arrival to settlement: [`serve`].
 //!
-//! Looks before it works, has the work done on the CPU pool, asks [`settle`] what to do, and has a [`Settler`]
-//! do it. Knows nothing of pixels.
+//! Looks before it works, has the work done, watches the deadline meanwhile, asks [`settle`] what to do, and has a
+//! [`Settler`] do it. Knows nothing of pixels.
 
-use std::sync::Arc;
+use std::{future, sync::Arc, time::Duration};
 
 use segfleet_common::{
     result::{ErrorCode, JobError, Outcome},
     subject::header,
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
-use tokio::select;
+use tokio::{select, time::sleep};
 
 use crate::{
+    compute::compute,
     delivery::Delivery,
-    process::{Failure, process},
+    failpoint::Step,
     settle::{Ending, SettleLimits, settle},
     settler::Settler,
     worker::{Source, Worker},
 };
+
+/// How long a deadline is believed to be away.
+const LONGEST_LOOK: Duration = Duration::from_secs(10);
 
 /// Takes a delivery from arrival to settlement. `attempts` is how often a job is tried.
 pub(crate) async fn serve(
@@ -27,11 +31,13 @@ pub(crate) async fn serve(
     delivery: Delivery,
     attempts: u32,
 ) {
+    worker.failpoint.reach(Step::Taken);
     let settler = Settler::new(&worker, &source, &delivery);
     let ending = select! {
         ending = attend(&worker, &source, &settler, &delivery, attempts) => ending,
         () = worker.give_back.cancelled() => Ending::Drained,
     };
+    worker.failpoint.reach(Step::Computed);
     let limits = SettleLimits::of_attempts(attempts);
     let attempt = delivery.attempt;
     settler
@@ -47,6 +53,7 @@ async fn attend(
     delivery: &Delivery,
     attempts: u32,
 ) -> Ending {
+    let stop = worker.stops.listen(&delivery.address);
     if delivery.attempt > 1 {
         match settler.find_answer(delivery).await {
             Ok(Some(answered)) => return Ending::Answered(answered.given_up().cloned()),
@@ -70,31 +77,28 @@ async fn attend(
         Ok(deadline) => deadline,
         Err(error) => return finished(settler, Outcome::Error(error)),
     };
-    let expired = || deadline.is_some_and(|deadline| deadline <= OffsetDateTime::now_utc());
-    if expired() {
-        return finished(settler, Outcome::Expired);
-    }
-    let ending = compute(worker, source, settler).await;
-    match ending {
-        Ending::Finished(_) if expired() => finished(settler, Outcome::Expired),
-        ending => ending,
+    select! {
+        // In this order: what is done when its deadline has passed comes too late.
+        biased;
+        () = passed(deadline) => finished(settler, Outcome::Expired),
+        () = stop.stopped() => finished(settler, Outcome::Cancelled),
+        ending = compute(worker, source, settler, &delivery.address) => ending,
     }
 }
 
-/// Has the straight line done on the CPU pool, up to the bytes of the result.
-async fn compute(worker: &Worker, source: &Source, settler: &Settler<'_>) -> Ending {
-    let input = settler.input.clone();
-    let (segmenter, limits) = (source.segmenter.clone(), worker.limits);
-    let (writer, mut draft) = (settler.writer.clone(), settler.draft.clone());
-    let task = move || match process(&input, &*segmenter, &limits, &mut draft) {
-        Ok(objects) => Ending::Finished(writer.write(draft, Outcome::Ok(objects))),
-        Err(Failure::Client(error)) => Ending::Finished(writer.write(draft, Outcome::Error(error))),
-        Err(Failure::Model(error)) => Ending::Failed(error),
+/// Waits until the deadline is over; without one, for ever.
+async fn passed(deadline: Option<OffsetDateTime>) {
+    let Some(deadline) = deadline else {
+        return future::pending().await;
     };
-    let done = worker.pool.run(source.index, task).await;
-    done.unwrap_or_else(|panicked| {
-        Ending::Failed(JobError::new(ErrorCode::Crashed, panicked.to_string()))
-    })
+    // Looked at again now and then, since the clock that it is meant by may be set.
+    loop {
+        let left = Duration::try_from(deadline - OffsetDateTime::now_utc()).unwrap_or_default();
+        if left.is_zero() {
+            return;
+        }
+        sleep(left.min(LONGEST_LOOK)).await;
+    }
 }
 
 fn finished(settler: &Settler<'_>, outcome: Outcome) -> Ending {

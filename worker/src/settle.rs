@@ -20,6 +20,8 @@ pub(crate) enum Ending {
     Finished(Answer),
     /// No result; it may go better next time.
     Failed(JobError),
+    /// No result, and there is no use in trying again: the job did that to a process of its own.
+    GivenUp(JobError),
     /// All attempts were spent before this delivery.
     Spent,
     /// The job has a stored result; with the error if it is one that a dead letter belongs to.
@@ -73,6 +75,7 @@ pub(crate) fn settle(ending: Ending, attempt: u32, limits: &SettleLimits) -> Set
         Ending::Finished(answer) => Settlement::Answer(answer),
         Ending::Failed(error) if attempt >= limits.attempts => Settlement::GiveUp(error),
         Ending::Failed(error) => Settlement::Retry(retry_delay(attempt, limits), error),
+        Ending::GivenUp(error) => Settlement::GiveUp(error),
         Ending::Spent => Settlement::GiveUp(JobError::attempts_exhausted(limits.attempts)),
         Ending::Answered(None) => Settlement::Close,
         Ending::Answered(Some(error)) => Settlement::Bury(error),
@@ -130,6 +133,7 @@ mod tests {
                 "answer image_unreadable",
             );
             check(finished("expired"), attempt, "answer expired");
+            check(Ending::GivenUp(crashed()), attempt, "give up crashed");
             check(Ending::Spent, attempt, "give up attempts_exhausted");
             check(Ending::Answered(None), attempt, "close");
             check(Ending::Answered(Some(crashed())), attempt, "bury crashed");

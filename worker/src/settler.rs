@@ -18,6 +18,7 @@ use tokio::{select, time::sleep};
 
 use crate::{
     delivery::Delivery,
+    failpoint::Step,
     process::{Draft, Input},
     settle::{LONGEST_RETRY, Settlement},
     worker::{Source, Worker},
@@ -124,7 +125,9 @@ impl<'a> Settler<'a> {
     }
 
     async fn answer(&self, answer: Answer, given_up: Option<JobError>, delivery: Delivery) {
-        match self.store(answer, &delivery).await {
+        let stored = self.store(answer, &delivery).await;
+        self.worker.failpoint.reach(Step::Stored);
+        match stored {
             Stored::First => self.close(given_up, delivery).await,
             Stored::Exists => self.close_answered(delivery).await,
             Stored::Drained => delivery.nak(Duration::ZERO).await,
@@ -217,7 +220,9 @@ impl<'a> Settler<'a> {
             payload: delivery.payload.clone(),
         };
         let subject = given_up.subject();
-        match self.publish(subject, message, &delivery).await {
+        let published = self.publish(subject, message, &delivery).await;
+        self.worker.failpoint.reach(Step::Buried);
+        match published {
             Published::First(_) => delivery.term(error.code.as_str()).await,
             Published::Drained => delivery.nak(Duration::ZERO).await,
             Published::TooLarge(message) => {

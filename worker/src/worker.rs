@@ -1,6 +1,9 @@
 //! What deliveries share: [`Worker`], and [`Source`] for those of one model and tenant.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use segfleet_common::{
     broker::Broker,
@@ -9,16 +12,33 @@ use segfleet_common::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{gate::Gate, pool::Pool, segment::Segmenter};
+use crate::{
+    failpoint::Failpoint, gate::Gate, isolate::Isolation, memory::Memory, pool::Pool,
+    segment::Segmenter, stops::Stops,
+};
 
 /// What all deliveries of a worker share.
 #[derive(Debug)]
 pub(crate) struct Worker {
     pub(crate) name: Arc<str>,
     pub(crate) broker: Broker,
+    /// Where jobs are computed, and children wait for their turn.
     pub(crate) pool: Pool,
+    /// What the images in work may take.
+    pub(crate) memory: Arc<Memory>,
     pub(crate) limits: DecodeLimits,
+    /// How long one job may compute.
+    pub(crate) max_run_time: Duration,
+    /// What is done in child processes.
+    pub(crate) isolation: Isolation,
+    /// Silence of a source with free slots and waiting jobs that is too long.
+    pub(crate) stall_time: Duration,
     pub(crate) gate: Gate,
+    /// The jobs in work that can be told to stop.
+    pub(crate) stops: Arc<Stops>,
+    pub(crate) failpoint: Failpoint,
+    /// Deliveries that left scope unsettled, and were given back by that.
+    pub(crate) n_abandoned: Arc<AtomicU64>,
     /// Every task of the worker; the drain waits for them.
     pub(crate) tasks: TaskTracker,
     /// Cancelled when the grace of a drain is over: what is not finished goes back.

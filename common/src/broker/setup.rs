@@ -29,6 +29,8 @@ pub struct Settings {
     pub ack_wait: Option<Duration>,
     /// How often a job is tried.
     pub attempts: Option<u32>,
+    /// Jobs of one model in flight at once, those that wait to be tried again included.
+    pub max_in_flight: Option<i64>,
     /// Most bytes of queued jobs.
     pub jobs_max_bytes: Option<i64>,
     /// Most queued jobs.
@@ -66,6 +68,7 @@ impl Settings {
 
     fn apply_consumer(&self, config: &mut consumer::Config) {
         config.ack_wait = self.ack_wait.unwrap_or(config.ack_wait);
+        config.max_ack_pending = self.max_in_flight.unwrap_or(config.max_ack_pending);
         if let Some(attempts) = self.attempts {
             config.max_deliver = i64::from(attempts) + i64::from(limits::FUSE_DELIVERIES);
         }
@@ -150,6 +153,7 @@ impl Setup<'_> {
         let name = subject::consumer(model);
         let what = format!("{stream} {name}");
         let existing = find_consumer(self.broker, &stream, &name).await?;
+        let existing = existing.map(|info| info.config);
         let mut wanted = existing.clone().unwrap_or_default();
         shape::apply_consumer(&mut wanted, self.tenant, model);
         self.settings.apply_consumer(&mut wanted);

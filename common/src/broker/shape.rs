@@ -143,7 +143,6 @@ pub(super) fn apply_consumer(config: &mut consumer::Config, tenant: &Tenant, mod
     config.filter_subject = subject::jobs_of(tenant, model);
     config.ack_policy = AckPolicy::Explicit;
     config.deliver_policy = DeliverPolicy::All;
-    config.max_ack_pending = limits::ACK_PENDING;
     config.max_waiting = limits::WAITING_PULLS;
     // A backoff would replace the ack wait, and an inactive threshold deletes the consumer of an idle fleet.
     config.backoff = Vec::new();
@@ -152,6 +151,10 @@ pub(super) fn apply_consumer(config: &mut consumer::Config, tenant: &Tenant, mod
     config.max_bytes = 0;
     config.max_expires = Duration::ZERO;
     config.inactive_threshold = Duration::ZERO;
+    // Zero would be the broker's own default, which a large fleet fills.
+    if config.max_ack_pending <= 0 {
+        config.max_ack_pending = limits::ACK_PENDING;
+    }
     if config.ack_wait.is_zero() {
         config.ack_wait = limits::ACK_WAIT;
     }

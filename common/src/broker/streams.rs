@@ -67,17 +67,17 @@ fn nobody_answers(error: &GetStreamError) -> bool {
     source.is_some_and(|source| source.kind() == RequestErrorKind::NoResponders)
 }
 
-/// The consumer's configuration, or `None` where there is no such consumer.
+/// What the broker knows of a consumer, or `None` where there is no such consumer.
 pub(super) async fn find_consumer(
     broker: &Broker,
     stream: &str,
     consumer: &str,
-) -> Result<Option<consumer::Config>, StreamsError> {
+) -> Result<Option<consumer::Info>, StreamsError> {
     let what = format!("{stream} {consumer}");
     let handle = broker.jetstream().get_stream_no_info(stream).await;
     let handle = handle.map_err(|error| failed(&what, &error))?;
     match handle.consumer_info(consumer).await {
-        Ok(info) => Ok(Some(info.config)),
+        Ok(info) => Ok(Some(info)),
         Err(error) => match error.kind() {
             ConsumerInfoErrorKind::NotFound | ConsumerInfoErrorKind::StreamNotFound => Ok(None),
             _ => Err(failed(&what, &error)),

@@ -13,7 +13,7 @@ use segfleet_common::{
 use super::{LocalError, put, read};
 use crate::{
     config::SegmentArgs,
-    process::{Draft, Failure, Input, process},
+    process::{Draft, Failure, Input, Unbounded, process},
     segment,
     writer::ResultWriter,
 };
@@ -49,9 +49,11 @@ fn result_of(args: &SegmentArgs, image: Bytes) -> Result<JobResult, LocalError> 
         options: None,
     };
     let mut draft = Draft::default();
-    let outcome = match process(&input, &*segmenter, &args.limits.to_limits(), &mut draft) {
+    let limits = args.limits.to_limits();
+    let outcome = match process(&input, &*segmenter, &limits, &mut Unbounded, &mut draft) {
         Ok(objects) => Outcome::Ok(objects),
         Err(Failure::Client(error) | Failure::Model(error)) => Outcome::Error(error),
+        Err(Failure::Host(never)) => match never {},
     };
     let writer = ResultWriter {
         id,

@@ -12,7 +12,14 @@ use segfleet_common::{
     subject::{ModelName, Tenant},
     wire,
 };
-use segfleet_worker::{RunReport, config::Config, run, segment::Segmenter};
+use segfleet_worker::{
+    RunReport,
+    config::Config,
+    failpoint::Failpoint,
+    isolate::{Isolate, Isolation},
+    run,
+    segment::Segmenter,
+};
 use tokio::{task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -101,6 +108,12 @@ impl Fleet {
             n_threads: 2,
             drain_timeout: PATIENCE,
             limits: DecodeLimits::STANDARD,
+            image_memory_bytes: 1 << 30,
+            max_run_time: PATIENCE,
+            // Models of tests live in this process.
+            isolation: Isolation::of_this_program(Isolate::Never),
+            stall_time: PATIENCE,
+            failpoint: Failpoint::default(),
         }
     }
 

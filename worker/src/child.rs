@@ -1,0 +1,245 @@
+//! The child process: one job, done where its crash costs nobody else anything.
+//!
+//! What parent and child say to each other, each once and in this order:
+//!
+//! | from | to | what |
+//! |---|---|---|
+//! | parent | child's standard input | a [`Task`]: its length (4 bytes, big endian) and a MessagePack map |
+//! | child | parent | how much memory the image may need, in bytes (8 bytes, big endian) |
+//! | parent | child | one byte: the memory is there, go on |
+//! | child | parent | the result as MessagePack, up to the end of the stream |
+//!
+//! The child has neither a connection nor the settings of its parent, limits its own memory to what it asked for and
+//! a fixed rest, and ends with its parent. Its standard error is for what a crash says. [`crate::isolate`] is the
+//! other side.
+
+use std::{
+    fs,
+    io::{self, Read, Write},
+};
+
+use bytes::Bytes;
+use rustix::process::{
+    Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit,
+};
+use segfleet_common::{
+    result::Outcome,
+    subject::{JobSubject, JobSubjectError},
+    wire::{self, ResultFormat},
+};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::{
+    config::ChildArgs,
+    process::{Draft, Failure, Host, Input, process},
+    segment::{self, UnknownModel},
+    writer::ResultWriter,
+};
+
+/// What a child may take beside the memory for its image: its code and model, the message twice, the outlines.
+pub(crate) const OVERHEAD_BYTES: u64 = 512 * 1024 * 1024;
+/// The parent's word to go on.
+pub(crate) const GO: u8 = 1;
+/// Largest task; what a message can carry is far less.
+const TASK_BYTES: u32 = 1 << 30;
+
+/// A job as a child is told of it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Task {
+    /// Where the job was published.
+    subject: String,
+    #[serde(with = "serde_bytes")]
+    payload: Vec<u8>,
+    content_type: Option<String>,
+    options: Option<String>,
+    /// Largest result.
+    limit_bytes: usize,
+}
+
+/// A child that cannot do its job.
+#[derive(Debug, Error)]
+pub enum ChildError {
+    /// The parent is gone, or speaks another language.
+    #[error("no word from the parent process: {0}")]
+    Pipe(#[from] io::Error),
+    /// The task is not one.
+    #[error("the task cannot be read: {0}")]
+    Task(#[from] rmp_serde::decode::Error),
+    /// The task's subject is not a job's.
+    #[error(transparent)]
+    Subject(#[from] JobSubjectError),
+    /// Parent and child are not of one version.
+    #[error(transparent)]
+    Model(#[from] UnknownModel),
+    /// The system does not let it limit itself.
+    #[error("the memory cannot be limited: {0}")]
+    Limit(#[from] rustix::io::Errno),
+}
+
+impl Task {
+    pub(crate) fn new(address: &JobSubject, input: &Input, limit_bytes: usize) -> Self {
+        Self {
+            subject: address.to_string(),
+            payload: input.payload.to_vec(),
+            content_type: input.content_type.clone(),
+            options: input.options.clone(),
+            limit_bytes,
+        }
+    }
+
+    /// The bytes for the child.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let map = rmp_serde::to_vec_named(self).expect("memory can be written to");
+        let length = u32::try_from(map.len()).expect("a message has less than 4 GiB");
+        [&length.to_be_bytes()[..], &map].concat()
+    }
+
+    fn read(mut from: impl Read) -> Result<Self, ChildError> {
+        let mut length = [0; 4];
+        from.read_exact(&mut length)?;
+        let length = u32::from_be_bytes(length).min(TASK_BYTES);
+        let mut map = vec![0; length as usize];
+        from.read_exact(&mut map)?;
+        Ok(rmp_serde::from_slice(&map)?)
+    }
+}
+
+/// Does the job that comes on standard input, and writes its result to standard output.
+///
+/// # Errors
+/// [`ChildError`], for the parent's log.
+pub fn run(args: &ChildArgs) -> Result<(), ChildError> {
+    end_with_parent()?;
+    limit_memory(OVERHEAD_BYTES)?;
+    let mut parent = Parent {
+        words: io::stdin().lock(),
+        answer: io::stdout().lock(),
+        was_asked: false,
+    };
+    let Task {
+        subject,
+        payload,
+        content_type,
+        options,
+        limit_bytes,
+    } = Task::read(&mut parent.words)?;
+    let address: JobSubject = subject.parse()?;
+    let segmenter = segment::load(&args.model)?;
+    let input = Input {
+        job: address.job.clone(),
+        payload: Bytes::from(payload),
+        content_type,
+        options,
+    };
+    let mut draft = Draft::default();
+    let limits = args.limits.to_limits();
+    let outcome = match process(&input, &*segmenter, &limits, &mut parent, &mut draft) {
+        Ok(objects) => Outcome::Ok(objects),
+        Err(Failure::Client(error) | Failure::Model(error)) => Outcome::Error(error),
+        Err(Failure::Host(error)) => return Err(error),
+    };
+    let writer = ResultWriter {
+        id: address.job,
+        tenant: address.tenant,
+        model: segmenter.info().clone(),
+        attempt: 1,
+        worker: "child".into(),
+        trace_id: None,
+        format: ResultFormat::Msgpack,
+        limit_bytes,
+    };
+    parent.answer(&writer.write(draft, outcome).payload)
+}
+
+/// Reads a child's answer, which may be anything: it comes from a process that may be broken.
+pub(crate) fn read_answer(bytes: &[u8], address: &JobSubject) -> Result<(Draft, Outcome), String> {
+    let result =
+        wire::read_result(Some(wire::MSGPACK), bytes).map_err(|error| error.to_string())?;
+    if (&result.id, &result.tenant) != (&address.job, &address.tenant) {
+        return Err(format!("it is the result of job {}", result.id));
+    }
+    let draft = Draft {
+        image: result.image,
+        timings: result.timings,
+        metadata: result.metadata,
+    };
+    match result.outcome {
+        outcome @ (Outcome::Ok(_) | Outcome::Error(_)) => Ok((draft, outcome)),
+        outcome @ (Outcome::Expired | Outcome::Cancelled) => {
+            Err(format!("no child ends a job as {}", outcome.status()))
+        }
+    }
+}
+
+/// The parent process, as the child sees it.
+struct Parent<R, W> {
+    words: R,
+    answer: W,
+    was_asked: bool,
+}
+
+impl<R: Read, W: Write> Parent<R, W> {
+    /// Asks for memory, once, and waits for the word to go on.
+    fn ask(&mut self, need_bytes: u64) -> Result<(), ChildError> {
+        self.was_asked = true;
+        self.answer.write_all(&need_bytes.to_be_bytes())?;
+        self.answer.flush()?;
+        let mut word = [0];
+        self.words.read_exact(&mut word)?;
+        Ok(())
+    }
+
+    fn answer(mut self, result: &[u8]) -> Result<(), ChildError> {
+        if !self.was_asked {
+            self.ask(0)?;
+        }
+        self.answer.write_all(result)?;
+        Ok(self.answer.flush()?)
+    }
+}
+
+impl<R: Read, W: Write> Host for Parent<R, W> {
+    type Refusal = ChildError;
+
+    fn admit(&mut self, need_bytes: u64) -> Result<(), Failure<ChildError>> {
+        self.ask(need_bytes).map_err(Failure::Host)?;
+        let limit_bytes = need_bytes.saturating_add(OVERHEAD_BYTES);
+        limit_memory(limit_bytes).map_err(|error| Failure::Host(error.into()))
+    }
+
+    /// A child whose result nobody wants is killed.
+    fn check_wanted(&self) -> Result<(), ChildError> {
+        Ok(())
+    }
+}
+
+/// Has the system kill the child when its parent dies, leave no core dump of it, and take it first when memory is
+/// short. A parent that died before shows as an end of standard input.
+fn end_with_parent() -> Result<(), ChildError> {
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    setrlimit(
+        Resource::Core,
+        Rlimit {
+            current: Some(0),
+            maximum: Some(0),
+        },
+    )?;
+    // Only a net below the limit; not every system lets it be set.
+    if let Err(error) = fs::write("/proc/self/oom_score_adj", "1000") {
+        tracing::debug!(%error, "the system takes no advice on which process to kill first");
+    }
+    Ok(())
+}
+
+fn limit_memory(limit_bytes: u64) -> Result<(), rustix::io::Errno> {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Data);
+    let current = maximum.map_or(limit_bytes, |maximum| maximum.min(limit_bytes));
+    setrlimit(
+        Resource::Data,
+        Rlimit {
+            current: Some(current),
+            maximum,
+        },
+    )
+}

@@ -1,0 +1,107 @@
+//! [`Memory`]: the one budget of bytes that the images of a worker share, decoded and while they are decoded.
+//!
+//! Taken from what an image's header says, before anything is allocated, and given back by leaving scope. Whoever
+//! waits is served in order, so a large image is not overtaken for ever by small ones. Does not measure what is
+//! really used, and does not count messages, results or models.
+
+mod container;
+
+use std::sync::Arc;
+
+use segfleet_common::result::{ErrorCode, JobError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+pub(crate) use container::limit_bytes as container_limit_bytes;
+
+/// What the budget is counted in: the semaphore takes at most 2^32 of them at once.
+const UNIT_BYTES: u64 = 64 * 1024;
+
+/// How much there is, and who has it.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    units: Arc<Semaphore>,
+    total_bytes: u64,
+}
+
+/// A part of the budget, given back when it leaves scope.
+#[derive(Debug)]
+pub(crate) struct Reservation {
+    _units: OwnedSemaphorePermit,
+}
+
+impl Memory {
+    /// A budget of `total_bytes`, rounded down to 64 KiB.
+    pub(crate) fn new(total_bytes: u64) -> Self {
+        Self {
+            units: Arc::new(Semaphore::new(units(total_bytes / UNIT_BYTES) as usize)),
+            total_bytes,
+        }
+    }
+
+    /// Refuses what the whole budget cannot hold.
+    pub(crate) fn check(&self, need_bytes: u64) -> Result<(), JobError> {
+        if need_bytes.div_ceil(UNIT_BYTES) <= self.total_bytes / UNIT_BYTES {
+            return Ok(());
+        }
+        let message = format!(
+            "decoding may need {need_bytes} bytes, this worker has {} for images",
+            self.total_bytes
+        );
+        Err(JobError::new(ErrorCode::ImageTooLarge, message))
+    }
+
+    /// Takes a part if nobody need be waited for. The part must have passed [`Memory::check`].
+    pub(crate) fn try_take(&self, need_bytes: u64) -> Option<Reservation> {
+        let units = units(need_bytes.div_ceil(UNIT_BYTES));
+        let units = self.units.clone().try_acquire_many_owned(units).ok()?;
+        Some(Reservation { _units: units })
+    }
+
+    /// Waits for a part. The part must have passed [`Memory::check`]: a larger one is waited for for ever.
+    pub(crate) async fn take(&self, need_bytes: u64) -> Reservation {
+        let units = units(need_bytes.div_ceil(UNIT_BYTES));
+        let units = self.units.clone().acquire_many_owned(units).await;
+        Reservation {
+            _units: units.expect("the budget is never closed"),
+        }
+    }
+}
+
+fn units(n_units: u64) -> u32 {
+    u32::try_from(n_units).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const MIB: u64 = 1024 * 1024;
+
+    #[tokio::test]
+    async fn who_waits_is_not_overtaken() {
+        let memory = Memory::new(10 * MIB);
+        let first = memory.try_take(8 * MIB).expect("there is room");
+        let mut large = Box::pin(memory.take(9 * MIB));
+        let early = timeout(Duration::from_millis(1), &mut large).await;
+        assert!(early.is_err());
+        assert!(memory.try_take(MIB).is_none(), "the large one was first");
+        drop(first);
+        drop(large.await);
+        assert!(memory.try_take(10 * MIB).is_some(), "all was given back");
+    }
+
+    #[test]
+    fn what_can_never_be_had_is_refused_with_value_and_limit() {
+        let memory = Memory::new(MIB);
+        assert_eq!(memory.check(MIB), Ok(()));
+        let error = memory.check(MIB + 1).expect_err("too much");
+        assert_eq!(
+            error.to_string(),
+            "image_too_large: decoding may need 1048577 bytes, this worker has 1048576 for images"
+        );
+    }
+}
