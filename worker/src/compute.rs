@@ -97,7 +97,13 @@ pub(crate) async fn compute(
             Ok(Err(Refusal::Unwanted)) => {
                 unreachable!("as long as this runs, the result is wanted")
             }
-            Err(error) => return error.into(),
+            Err(error) => {
+                if let TaskError::Overran(_) = error {
+                    // Before the job is given back: it must not come here again.
+                    worker.stop_for_overrun();
+                }
+                return error.into();
+            }
         }
     }
 }

@@ -253,6 +253,7 @@ async fn talk(
     *held = Some((memory, worker.pool.turn(source.index).await));
     let answering = async {
         words.write_u8(GO).await?;
+        drop(words);
         let mut answer = Vec::new();
         let limit_bytes = worker.broker.inline_limit_bytes() as u64;
         answers.take(limit_bytes).read_to_end(&mut answer).await?;
@@ -273,7 +274,9 @@ async fn last_line(mut stderr: impl AsyncRead + Unpin) -> String {
         last.drain(..n_surplus);
     }
     let text = String::from_utf8_lossy(&last);
-    let line = text.lines().rfind(|line| !line.trim().is_empty());
+    // After a panic's message comes advice on how to see more of it.
+    let says_why = |line: &&str| !line.trim().is_empty() && !line.starts_with("note: ");
+    let line = text.lines().rfind(says_why);
     line.unwrap_or_default()
         .chars()
         .take(LAST_LINE_CHARS)

@@ -32,8 +32,8 @@ const PULLS_END_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long giving back the unfinished may take, once the grace is over.
 const GIVE_BACK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a thread may be over its time before the worker ends: its job must be given back first.
-const OVERRUN_MARGIN: Duration = Duration::from_secs(1);
+/// How often threads are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// A worker that cannot begin.
 #[derive(Debug, Error)]
@@ -89,12 +89,17 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<RunRepor
         return Ok(RunReport::IDLE);
     };
     let sources = sources(&config);
-    let worker = Arc::new(build(&config, broker.clone(), sources.len())?);
-    // Ended by a signal, or by a job that does not end.
-    let stopping = shutdown.child_token();
+    let worker = build(
+        &config,
+        broker.clone(),
+        sources.len(),
+        shutdown.child_token(),
+    )?;
+    let worker = Arc::new(worker);
+    let stopping = &worker.stopping;
     let side_tasks = TaskTracker::new();
     let mut helpers = vec![AbortOnDropHandle::new(
-        side_tasks.spawn(watch_threads(worker.clone(), stopping.clone())),
+        side_tasks.spawn(watch_threads(worker.clone())),
     )];
     for tenant in &config.tenants {
         if let Ok(stops) = Stops::subscribe(&broker, tenant).await {
@@ -114,12 +119,18 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<RunRepor
         overran: !shutdown.is_cancelled(),
         n_abandoned: worker.n_abandoned.load(Ordering::Relaxed),
     };
-    drop((helpers, worker));
+    drop(helpers);
+    drop(worker);
     broker.close().await;
     Ok(report)
 }
 
-fn build(config: &Config, broker: Broker, n_sources: usize) -> io::Result<Worker> {
+fn build(
+    config: &Config,
+    broker: Broker,
+    n_sources: usize,
+    stopping: CancellationToken,
+) -> io::Result<Worker> {
     Ok(Worker {
         name: config.name.as_str().into(),
         broker,
@@ -133,22 +144,19 @@ fn build(config: &Config, broker: Broker, n_sources: usize) -> io::Result<Worker
         stops: Arc::default(),
         failpoint: config.failpoint,
         n_abandoned: Arc::default(),
+        stopping,
         tasks: TaskTracker::new(),
         give_back: CancellationToken::new(),
     })
 }
 
-/// Stops the worker when a thread is held for too long. Its job has been given back by then.
-async fn watch_threads(worker: Arc<Worker>, stopping: CancellationToken) {
-    let longest = worker.max_run_time;
-    while !worker.pool.overruns(longest + OVERRUN_MARGIN) {
-        sleep(OVERRUN_MARGIN).await;
+/// Stops the worker when a thread is held for too long by a job that nobody waits for any more: its delivery has been
+/// settled since, because of its deadline or a stop. Who waits stops the worker by itself.
+async fn watch_threads(worker: Arc<Worker>) {
+    while !worker.pool.overruns(worker.max_run_time) {
+        sleep(LOOK_EVERY).await;
     }
-    tracing::error!(
-        "a job has been computing for more than {longest:?}; this worker takes nothing new, finishes the rest and \
-         ends, so that it can be started anew"
-    );
-    stopping.cancel();
+    worker.stop_for_overrun();
 }
 
 /// One source for each tenant and model, in the order of the configuration.

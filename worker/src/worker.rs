@@ -39,10 +39,27 @@ pub(crate) struct Worker {
     pub(crate) failpoint: Failpoint,
     /// Deliveries that left scope unsettled, and were given back by that.
     pub(crate) n_abandoned: Arc<AtomicU64>,
+    /// Cancelled when nothing new may be taken: by a signal, or by a job that does not end.
+    pub(crate) stopping: CancellationToken,
     /// Every task of the worker; the drain waits for them.
     pub(crate) tasks: TaskTracker,
     /// Cancelled when the grace of a drain is over: what is not finished goes back.
     pub(crate) give_back: CancellationToken,
+}
+
+impl Worker {
+    /// Takes nothing new, since a job holds a thread and cannot be stopped there.
+    pub(crate) fn stop_for_overrun(&self) {
+        if self.stopping.is_cancelled() {
+            return;
+        }
+        tracing::error!(
+            "a job has been computing for more than {:?}; this worker takes nothing new, finishes the rest and ends, \
+             so that it can be started anew",
+            self.max_run_time
+        );
+        self.stopping.cancel();
+    }
 }
 
 /// One model's jobs of one tenant.

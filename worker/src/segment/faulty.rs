@@ -23,7 +23,7 @@ const PANICS_PX: u32 = 105;
 /// Width of an image that takes [`SLOW`].
 const SLOW_PX: u32 = 106;
 /// Time that a slow image takes.
-const SLOW: Duration = Duration::from_secs(1);
+const SLOW: Duration = Duration::from_secs(2);
 
 /// Segments as [`Mock`] does, but for images of special widths.
 #[derive(Debug)]

@@ -1,10 +1,6 @@
 //! The `segfleet-worker` command: without a broker, waiting for one, and told to stop.
 
-use std::{
-    fs,
-    io::{BufRead, BufReader},
-    process::{Child, Command, Output, Stdio},
-};
+use std::fs;
 
 use serde_json::Value;
 
@@ -13,117 +9,41 @@ use segfleet_common::broker::Settings;
 use crate::{
     fleet::{Fleet, JobMessage, ending},
     models::png,
+    program::{Program, segfleet_worker},
     server::samples,
 };
-
-fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_segfleet-worker"));
-    // The settings of whoever runs the tests are not the tests'.
-    let inherited =
-        std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SEGFLEET_"));
-    inherited.for_each(|(name, _)| {
-        command.env_remove(name);
-    });
-    command.args(args);
-    command
-}
-
-fn segfleet_worker(args: &[&str]) -> Output {
-    command(args).output().expect("it runs")
-}
-
-/// A running worker whose log is read; killed when it leaves scope.
-struct Running {
-    child: Child,
-    log: BufReader<std::process::ChildStderr>,
-}
-
-impl Running {
-    fn start(server: &str) -> Self {
-        let args = [
-            "run",
-            "--server",
-            server,
-            "--model",
-            "mock",
-            "--threads",
-            "1",
-        ];
-        let mut child = command(&args)
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("it runs");
-        let log = BufReader::new(child.stderr.take().expect("its log is piped"));
-        Self { child, log }
-    }
-
-    /// Reads on until a line has these words. The log ends when the worker does.
-    fn until_it_says(&mut self, words: &str) {
-        let mut seen = String::new();
-        loop {
-            let mut line = String::new();
-            let n_bytes = self.log.read_line(&mut line).expect("a log of text");
-            assert!(
-                n_bytes > 0,
-                "the worker ended without saying {words:?}:\n{seen}"
-            );
-            if line.contains(words) {
-                return;
-            }
-            seen += &line;
-        }
-    }
-
-    fn signal(&self, name: &str) {
-        let sent = Command::new("kill")
-            .args(["-s", name, &self.child.id().to_string()])
-            .status();
-        assert!(
-            sent.expect("kill runs").success(),
-            "the worker was not running any more"
-        );
-    }
-
-    fn exit_code(mut self) -> Option<i32> {
-        self.child.wait().expect("it was started").code()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
 
 #[tokio::test]
 async fn it_says_what_it_waits_for_and_then_serves() {
     let mut fleet = Fleet::start_bare().await;
     fleet.server.kill();
-    let mut worker = Running::start(&fleet.server.url());
-    worker.until_it_says(&format!("no broker at {}", fleet.server.url()));
+    let mut worker = Program::run(&fleet.server.url(), "--model mock --threads 1");
+    worker
+        .until_it_says(&format!("no broker at {}", fleet.server.url()))
+        .await;
     fleet.resume_broker().await;
-    worker.until_it_says(
-        "is not set up; run: segfleet setup --tenant public --model mock; trying again in",
-    );
+    worker
+        .until_it_says(
+            "is not set up; run: segfleet setup --tenant public --model mock; trying again in",
+        )
+        .await;
     fleet.set_up(&["mock"], &Settings::default()).await;
-    worker.until_it_says("serving");
+    worker.until_it_says("serving").await;
     let result = fleet
         .ask("mock", "early", JobMessage::image(&png(2, 2)))
         .await;
     assert_eq!(ending(&result), "ok 1");
     worker.signal("INT");
-    worker.until_it_says("drained");
-    assert_eq!(worker.exit_code(), Some(0));
+    worker.until_it_says("drained").await;
+    assert_eq!(worker.exit_code().await, Some(0));
 }
 
 #[tokio::test]
 async fn a_signal_ends_a_worker_that_waits_for_its_broker() {
-    let mut worker = Running::start("nats://127.0.0.1:1");
-    worker.until_it_says("no broker at");
+    let mut worker = Program::run("nats://127.0.0.1:1", "--model mock");
+    worker.until_it_says("no broker at").await;
     worker.signal("TERM");
-    assert_eq!(worker.exit_code(), Some(0));
+    assert_eq!(worker.exit_code().await, Some(0));
 }
 
 fn sample(name: &str) -> String {

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 
 use async_nats::{Client, HeaderMap, Message};
-use futures_util::StreamExt;
+use futures_util::{FutureExt as _, StreamExt as _};
 use rmpv::Value;
 use segfleet_common::{
     broker::{Broker, ConnectArgs, Settings, Setup, StreamStatus},
@@ -48,6 +48,11 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
+    /// Waits until it ends by itself.
+    pub(crate) async fn ended(self) -> RunReport {
+        self.run.await.expect("no panic in a worker")
+    }
+
     /// Asks it to drain and waits until it has.
     pub(crate) async fn stop(self) -> RunReport {
         self.shutdown.cancel();
@@ -146,6 +151,19 @@ impl Fleet {
             .await
             .expect("subscribed");
         replies.unsubscribe_after(1).await.expect("connected");
+        let confirmed = self.publish(model, job, message).await.payload;
+        assert!(
+            confirmed.starts_with(b"{\"stream\":\"JOBS\""),
+            "{confirmed:?}"
+        );
+        Reply {
+            job: job.to_owned(),
+            replies,
+        }
+    }
+
+    /// Publishes a job without listening for its reply.
+    pub(crate) async fn publish(&self, model: &str, job: &str, message: JobMessage) -> Message {
         let mut headers = HeaderMap::new();
         message
             .headers
@@ -156,14 +174,17 @@ impl Fleet {
             .client()
             .request_with_headers(subject, headers, message.payload.into())
             .await;
-        let confirmed = published.expect("a stream takes it").payload;
-        assert!(
-            confirmed.starts_with(b"{\"stream\":\"JOBS\""),
-            "{confirmed:?}"
-        );
-        Reply {
-            job: job.to_owned(),
-            replies,
+        published.expect("a stream takes it")
+    }
+
+    /// Listens to all replies.
+    pub(crate) async fn all_replies(&self) -> Replies {
+        let replies = self.client().subscribe("segment.replies.public.*").await;
+        // Known to the broker before anything is published.
+        self.client().flush().await.expect("connected");
+        Replies {
+            replies: replies.expect("connected"),
+            broker: self.broker.clone(),
         }
     }
 
@@ -293,12 +314,37 @@ impl Reply {
     }
 
     pub(crate) async fn result(self) -> JobResult {
-        let message = self.message().await;
-        let headers = message.headers.unwrap_or_default();
-        let content_type = headers.get("Content-Type").map(ToString::to_string);
-        wire::read_result(content_type.as_deref(), &message.payload)
-            .expect("a result of the contract")
+        read(self.message().await)
     }
+}
+
+/// All reply subjects, subscribed before anything was published.
+pub(crate) struct Replies {
+    replies: async_nats::Subscriber,
+    broker: Broker,
+}
+
+impl Replies {
+    /// All that came, once there are as many results as wanted; in the order in which they were stored.
+    pub(crate) async fn results(mut self, n_results: usize) -> Vec<JobResult> {
+        let mut results = Vec::new();
+        while results.len() < n_results {
+            let message = soon("the next result", self.replies.next()).await;
+            results.push(read(message.expect("the connection lives")));
+        }
+        // What the broker has sent is here after a flush: a second result would be among it.
+        self.broker.client().flush().await.expect("connected");
+        while let Some(Some(message)) = self.replies.next().now_or_never() {
+            results.push(read(message));
+        }
+        results
+    }
+}
+
+fn read(message: Message) -> JobResult {
+    let headers = message.headers.unwrap_or_default();
+    let content_type = headers.get("Content-Type").map(ToString::to_string);
+    wire::read_result(content_type.as_deref(), &message.payload).expect("a result of the contract")
 }
 
 pub(crate) struct DeadLetter {

@@ -1,13 +1,16 @@
 //! Jobs and results over a real nats-server, from a client that knows only the contract.
 
 mod command;
+mod crash;
 mod errors;
 mod fleet;
 mod formats;
 mod hostile;
+mod isolation;
 mod life;
 mod models;
 mod outline;
 mod photographs;
+mod program;
 #[path = "../../../common/tests/it/server.rs"]
 mod server;
