@@ -9,6 +9,9 @@ use tokio::{sync::watch, time::timeout};
 
 /// Oldest server with the features and the security fixes that the streams rely on.
 const OLDEST_SERVER: (i64, i64, i64) = (2, 12, 6);
+/// How often the broker is asked for a sign of life. The third that it owes ends the connection: what a network has
+/// cut without a word is noticed within a lease.
+const PING_INTERVAL: Duration = Duration::from_secs(7);
 /// How long closing may take: it only sends what is buffered.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -179,6 +182,7 @@ impl Broker {
             .options()
             .await?
             .name(name)
+            .ping_interval(PING_INTERVAL)
             .event_callback(move |event| {
                 note(&sender, &event);
                 future::ready(())

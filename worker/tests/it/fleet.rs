@@ -6,7 +6,7 @@ use async_nats::{Client, HeaderMap, Message};
 use futures_util::{FutureExt as _, StreamExt as _};
 use rmpv::Value;
 use segfleet_common::{
-    broker::{Broker, ConnectArgs, Settings, Setup, StreamStatus},
+    broker::{Broker, ConnectArgs, Settings, Setup, StreamStatus, StreamsError},
     decode::DecodeLimits,
     result::{JobResult, Outcome},
     subject::{ModelName, Tenant},
@@ -79,6 +79,25 @@ impl Fleet {
         Self { server, broker }
     }
 
+    /// A fleet over a cluster of servers at `urls`, of which one is given.
+    pub(crate) async fn over(server: Server, urls: &str) -> Self {
+        let connected = Broker::connect(&ConnectArgs::plain(urls), "test").await;
+        Self {
+            server,
+            broker: connected.expect("a broker"),
+        }
+    }
+
+    /// Sets it up as soon as the cluster has a leader.
+    pub(crate) async fn set_up_when_ready(&self, models: &[&str], settings: &Settings) {
+        let set_up = async {
+            while self.try_set_up(models, settings).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        soon("the cluster's set-up", set_up).await;
+    }
+
     /// Starts the broker again, with a connection of the test's that has lost nothing.
     pub(crate) async fn resume_broker(&mut self) {
         self.server.resume();
@@ -88,6 +107,10 @@ impl Fleet {
     }
 
     pub(crate) async fn set_up(&self, models: &[&str], settings: &Settings) {
+        self.try_set_up(models, settings).await.expect("set up");
+    }
+
+    async fn try_set_up(&self, models: &[&str], settings: &Settings) -> Result<(), StreamsError> {
         let models: Vec<ModelName> = models
             .iter()
             .map(|name| name.parse().expect("a token"))
@@ -99,7 +122,7 @@ impl Fleet {
             models: &models,
             settings,
         };
-        setup.run().await.expect("set up");
+        setup.run().await.map(drop)
     }
 
     /// A worker's settings: two threads, four slots, a grace of `PATIENCE`.
@@ -208,9 +231,11 @@ impl Fleet {
     pub(crate) async fn until(&self, stream: &str, wanted: impl Fn(&StreamStatus) -> bool) {
         let look = async {
             loop {
-                let streams = self.broker.status(&Tenant::default()).await.expect("asked");
+                // A broker that is choosing a leader does not answer; the patience is the test's.
+                let streams = self.broker.status(&Tenant::default()).await;
                 let found = streams
                     .into_iter()
+                    .flatten()
                     .flatten()
                     .find(|status| status.name == stream);
                 if found.is_some_and(|status| wanted(&status)) {

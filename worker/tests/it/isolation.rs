@@ -1,7 +1,7 @@
 //! Images that kill, hang and devour, and what is left of the fleet. What an image of the model `faulty` does, its
 //! width says.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use segfleet_common::{
     broker::Settings,
@@ -275,16 +275,7 @@ async fn a_child_ends_with_its_deadline_its_drain_and_its_worker() {
 #[tokio::test]
 async fn a_broken_program_is_no_result() {
     let fleet = Fleet::start(&["faulty"], retry_soon(2)).await;
-    let folder = tempfile::TempDir::new().expect("a temporary folder");
-    let script = folder.path().join("nonsense");
-    std::fs::write(
-        &script,
-        "#!/bin/sh\nhead -c 1 >/dev/null\nprintf '\\0\\0\\0\\0\\0\\0\\0\\0'\ncat >/dev/null\nprintf nonsense\n",
-    )
-    .expect("written");
-    let mut mode = std::fs::metadata(&script).expect("there").permissions();
-    std::os::unix::fs::PermissionsExt::set_mode(&mut mode, 0o755);
-    std::fs::set_permissions(&script, mode).expect("ours");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/nonsense.sh");
     let cases = [
         (
             script,
@@ -292,7 +283,7 @@ async fn a_broken_program_is_no_result() {
             1,
         ),
         (
-            folder.path().join("none"),
+            Path::new("/nowhere").to_owned(),
             "crashed: a child process cannot be started: No such file",
             2,
         ),

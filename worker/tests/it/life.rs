@@ -276,3 +276,171 @@ async fn a_worker_comes_back_after_the_broker_does() {
     fleet.until_idle().await;
     worker.stop().await;
 }
+
+/// In this time from now, as a header has it.
+fn deadline_in(time: Duration) -> String {
+    let moment = time::OffsetDateTime::now_utc() + time;
+    moment
+        .format(&time::format_description::well_known::Rfc3339)
+        .expect("a moment of this century")
+}
+
+/// The incident: short jobs wait behind a long one until nobody wants them, and nobody hears of it.
+#[tokio::test]
+async fn jobs_that_expire_behind_a_long_one_say_so_at_once() {
+    let fleet = Fleet::start(&["test"], Settings::default()).await;
+    let model = Held::new();
+    let config = Config {
+        n_threads: 1,
+        n_slots: 2,
+        ..fleet.config("test", model.clone())
+    };
+    let worker = fleet.work_with(config);
+    let long = fleet.submit("test", "long", job()).await;
+    model.until_inside(1).await;
+    let soon_over = || job().header("Segment-Deadline", &deadline_in(Duration::from_secs(1)));
+    let taken = fleet.submit("test", "taken", soon_over()).await;
+    assert_eq!(ending(&taken.result().await), "expired");
+    // Its slot was free at once, so the next one was not even started when it expired.
+    let next = fleet.submit("test", "next", soon_over()).await;
+    assert_eq!(ending(&next.result().await), "expired");
+    model.open();
+    assert_eq!(ending(&long.result().await), "ok 1");
+    fleet.until_idle().await;
+    worker.stop().await;
+    assert_eq!(model.n_inside(), 1, "what expired was never looked at");
+}
+
+#[tokio::test]
+async fn a_deadline_ends_a_running_job() {
+    let fleet = Fleet::start(&["test"], Settings::default()).await;
+    let model = Held::new();
+    let worker = fleet.work_with(fleet.config("test", model.clone()));
+    let late = job().header("Segment-Deadline", &deadline_in(Duration::from_secs(2)));
+    let running = fleet.submit("test", "running", late).await;
+    model.until_inside(1).await;
+    assert_eq!(ending(&running.result().await), "expired");
+    fleet.until_idle().await;
+    model.open();
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_stop_ends_the_job_that_it_names_and_no_other() {
+    let fleet = Fleet::start(&["test"], Settings::default()).await;
+    let model = Held::new();
+    let worker = fleet.work_with(fleet.config("test", model.clone()));
+    let stopped = fleet.submit("test", "stopped", job()).await;
+    let other = fleet.submit("test", "other", job()).await;
+    model.until_inside(2).await;
+    let stop = fleet
+        .client()
+        .publish("segment.stop.public.stopped", "".into());
+    stop.await.expect("connected");
+    assert_eq!(ending(&stopped.result().await), "cancelled");
+    fleet
+        .until("JOBS", |jobs| jobs.messages == 1 && in_flight(jobs) == 1)
+        .await;
+    model.open();
+    assert_eq!(ending(&other.result().await), "ok 1");
+    worker.stop().await;
+}
+
+/// The incident: jobs that wait to be tried again count as in flight, and keep all others from being handed out.
+#[tokio::test]
+async fn retries_that_fill_what_may_be_in_flight_end_and_let_the_others_through() {
+    let settings = Settings {
+        max_in_flight: Some(2),
+        ..Settings::default()
+    };
+    let fleet = Fleet::start(&["test"], settings).await;
+    let worker = fleet.work_with(fleet.config("test", Unreliable::fails(4)));
+    let mut replies = Vec::new();
+    for name in ["bad-1", "bad-2", "good-1", "good-2"] {
+        replies.push(fleet.submit("test", name, job()).await);
+    }
+    for reply in replies {
+        assert_eq!(ending(&reply.result().await), "ok 1");
+    }
+    fleet.until_idle().await;
+    assert!(fleet.dead_letters().await.is_empty());
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_job_sent_again_is_answered_once_whenever_that_is() {
+    let fleet = Fleet::start(&["test"], Settings::default()).await;
+    let replies = fleet.all_replies().await;
+    let again = async || {
+        let answer = fleet.publish("test", "j", job()).await.payload;
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    fleet.publish("test", "j", job()).await;
+    let queued = again().await;
+    assert!(queued.contains("\"err_code\":10077"), "{queued}");
+    let model = Held::new();
+    let worker = fleet.work_with(fleet.config("test", model.clone()));
+    model.until_inside(1).await;
+    let running = again().await;
+    assert!(running.contains("\"err_code\":10077"), "{running}");
+    model.open();
+    fleet.until_idle().await;
+    let ended = again().await;
+    assert!(!ended.contains("error"), "{ended}");
+    fleet.until_idle().await;
+    let results = replies.results(1).await;
+    assert_eq!(results.iter().map(ending).collect::<Vec<_>>(), ["ok 1"]);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn rolling_restarts_under_load_repeat_nothing() {
+    const N_JOBS: usize = 400;
+    let fleet = Fleet::start(&["test"], Settings::default()).await;
+    let replies = fleet.all_replies().await;
+    let start = || fleet.work_with(fleet.config("test", Unreliable::fails(0)));
+    let load = async {
+        for index in 0..N_JOBS {
+            fleet.publish("test", &format!("j{index}"), job()).await;
+        }
+    };
+    let restarts = async {
+        let mut workers: std::collections::VecDeque<_> = (0..3).map(|_| start()).collect();
+        for _ in 0..9 {
+            workers.push_back(start());
+            let oldest = workers.pop_front().expect("four of them");
+            assert!(oldest.stop().await.is_good());
+        }
+        workers
+    };
+    let ((), workers) = tokio::join!(load, restarts);
+    let results = replies.results(N_JOBS).await;
+    fleet.until_idle().await;
+    let n_repeats: u32 = results
+        .iter()
+        .filter_map(|result| result.attempt)
+        .map(|attempt| attempt - 1)
+        .sum();
+    assert_eq!((results.len(), n_repeats), (N_JOBS, 0));
+    for worker in workers {
+        worker.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_worker_serves_a_stream_that_was_deleted_and_made_anew() {
+    let fleet = Fleet::start(&["test"], Settings::default()).await;
+    let worker = fleet.work_with(fleet.config("test", Unreliable::fails(0)));
+    assert_eq!(ending(&fleet.ask("test", "before", job()).await), "ok 1");
+    for stream in ["JOBS", "RESULTS"] {
+        fleet
+            .broker
+            .jetstream()
+            .delete_stream(stream)
+            .await
+            .expect("deleted");
+    }
+    fleet.set_up(&["test"], &Settings::default()).await;
+    assert_eq!(ending(&fleet.ask("test", "after", job()).await), "ok 1");
+    worker.stop().await;
+}

@@ -9,6 +9,7 @@ mod hostile;
 mod isolation;
 mod life;
 mod models;
+mod network;
 mod outline;
 mod photographs;
 mod program;

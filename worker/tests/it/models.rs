@@ -116,6 +116,11 @@ impl Held {
             .expect("no panic");
     }
 
+    /// How many images have come in.
+    pub(crate) fn n_inside(&self) -> u32 {
+        self.state.lock().expect("no panic under the lock").n_inside
+    }
+
     /// Lets all images go, now and later.
     pub(crate) fn open(&self) {
         self.state.lock().expect("no panic under the lock").open = true;
