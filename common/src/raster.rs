@@ -25,6 +25,17 @@ pub fn columns(polygons: &[Polygon], width_px: u32, height_px: u32) -> Vec<u64> 
         .collect()
 }
 
+/// How many numbers [`columns`] may return, found at once: it takes 8 bytes for each.
+#[must_use]
+pub fn most_changes(polygons: &[Polygon], width_px: u32) -> u64 {
+    let rings = polygons.iter().flat_map(Polygon::rings);
+    let widths = rings.flat_map(Ring::edges).map(|(from, to)| {
+        let (left, right) = (from.x.min(to.x), from.x.max(to.x));
+        u64::from(right.min(width_px).saturating_sub(left))
+    });
+    widths.sum()
+}
+
 /// Every column that an edge crosses changes at the first pixel whose centre is below it.
 fn add_edge((from, to): (Point, Point), width_px: u32, height_px: u32, changes: &mut Vec<u64>) {
     let (left, right) = if from.x < to.x {
@@ -57,6 +68,8 @@ mod tests {
         let ring = Ring::new(corners.collect()).expect("a ring");
         let polygon = Polygon::new(ring, vec![]).expect("clockwise");
         // 4 wide, 3 high.
+        let most = most_changes(std::slice::from_ref(&polygon), 4);
+        assert!(expected.len() as u64 <= most, "{most}");
         assert_eq!(columns(&[polygon], 4, 3), expected);
     }
 

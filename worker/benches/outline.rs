@@ -21,6 +21,7 @@ const OPTIONS: OutlineOptions = OutlineOptions {
     min_area_px: 1,
     max_objects: usize::MAX,
     max_vertices: usize::MAX,
+    max_corners: 50_000_000,
 };
 
 /// One byte a pixel, 0 or 255.

@@ -46,7 +46,12 @@ pub struct OutlineOptions {
     pub max_objects: usize,
     /// Most vertices of all outlines together.
     pub max_vertices: usize,
+    /// Most corners of the foreground of one mask, objects that are left out included: each takes [`CORNER_BYTES`].
+    pub max_corners: usize,
 }
+
+/// Memory that tracing takes for each corner of a mask, in bytes; a corner becomes a vertex, or none.
+pub const CORNER_BYTES: usize = 40;
 
 /// A mask whose outlines are not traced.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -88,7 +93,7 @@ pub enum OutlineError {
 /// Output: objects in order of their first pixel in reading order, each with its polygons (one exterior and its
 /// holes per part) in the same order; vertices on pixel corners, `0..=width` by `0..=height`, y down; exteriors
 /// clockwise on the screen, holes counter-clockwise; every ring starts at its first vertex in reading order.
-/// Linear in words of the mask and in corners of the foreground; takes about 40 bytes for each corner.
+/// Linear in words of the mask and in corners of the foreground.
 ///
 /// # Errors
 /// [`OutlineError`] for more objects, more vertices of those objects, or more corners of the mask than allowed.
@@ -107,6 +112,7 @@ pub enum OutlineError {
 ///     min_area_px: 1,
 ///     max_objects: 10,
 ///     max_vertices: 100,
+///     max_corners: 100,
 /// };
 /// let objects = outline_mask(&ring, &options)?;
 /// assert_eq!(objects[0].area_px, 8);
@@ -139,6 +145,7 @@ pub fn outline_mask(mask: &Mask, options: &OutlineOptions) -> Result<Vec<Object>
 /// # use segfleet_worker::outline::OutlineOptions;
 /// # let options = OutlineOptions {
 /// #     connectivity: Connectivity::Eight, min_area_px: 1, max_objects: 10, max_vertices: 100,
+/// #     max_corners: 100,
 /// # };
 /// use segfleet_worker::{labels::LabelMap, outline::outline_labels};
 ///
@@ -220,7 +227,7 @@ impl<'a> Tracer<'a> {
     fn new(options: &'a OutlineOptions) -> Self {
         Self {
             options,
-            loom: Loom::default(),
+            loom: Loom::new(options.max_corners),
             walks: Walks::default(),
             n_vertices: 0,
         }

@@ -12,7 +12,8 @@ use bytes::Bytes;
 use segfleet_common::{
     decode::{self, DecodeLimits},
     job::{Metadata, Options},
-    limits::{RESULT_OBJECTS, RESULT_VERTICES},
+    limits::{RESULT_OBJECTS, RESULT_VERTICES, RLE_RUNS, SIMPLIFIED_VERTICES},
+    raster,
     result::{ErrorCode, ImageInfo, JobError, Object, Stage, Timings},
     rle::Rle,
     subject::JobId,
@@ -20,9 +21,12 @@ use segfleet_common::{
 };
 
 use crate::{
-    outline::{OutlineError, OutlineOptions, Simplify, outline_mask},
+    outline::{CORNER_BYTES, OutlineError, OutlineOptions, Simplify, outline_mask},
     segment::{SegmentError, Segmenter},
 };
+
+/// Corners of a mask's outlines that are allowed however small the image: 40 MB.
+const LEAST_CORNERS: usize = 1_000_000;
 
 /// A job as it came: nothing of it has been looked at.
 #[derive(Debug, Clone)]
@@ -159,7 +163,8 @@ pub fn process<H: Host>(
 
     let started = Instant::now();
     let opened = decode::open(&job.image, limits)?;
-    host.admit(opened.need_bytes())?;
+    let need_bytes = opened.need_bytes();
+    host.admit(need_bytes)?;
     let decoded = opened.decode()?;
     note(draft, Stage::Decode, started);
     draft.image = Some(decoded.info.clone());
@@ -176,10 +181,11 @@ pub fn process<H: Host>(
     drop(decoded.image);
 
     let started = Instant::now();
-    let mut objects = outline_mask(&segmentation.mask, &outline_options(&job.options))?;
-    objects
-        .iter_mut()
-        .for_each(|object| give_form(object, &job.options, &decoded.info));
+    // Outlines may take what the image has given back.
+    let max_corners = usize::try_from(need_bytes).unwrap_or(usize::MAX) / CORNER_BYTES;
+    let options = outline_options(&job.options, max_corners.max(LEAST_CORNERS));
+    let mut objects = outline_mask(&segmentation.mask, &options)?;
+    give_forms(&mut objects, &job.options, &decoded.info)?;
     note(draft, Stage::Outline, started);
     Ok(objects)
 }
@@ -189,31 +195,69 @@ fn note(draft: &mut Draft, stage: Stage, started: Instant) {
     draft.timings.insert(stage, time);
 }
 
-/// What a job's options say of outlines, with the limits of a result.
-pub(crate) fn outline_options(options: &Options) -> OutlineOptions {
+/// What a job's options say of outlines, with the limits of a result and of memory.
+pub(crate) fn outline_options(options: &Options, max_corners: usize) -> OutlineOptions {
     OutlineOptions {
         connectivity: options.connectivity,
         min_area_px: options.min_area_px,
         max_objects: RESULT_OBJECTS,
         max_vertices: RESULT_VERTICES,
+        max_corners,
     }
 }
 
-/// Brings an object with its exact outline into the forms that were asked for.
-pub(crate) fn give_form(object: &mut Object, options: &Options, image: &ImageInfo) {
+/// Brings objects with their exact outlines into the forms that were asked for.
+///
+/// # Errors
+/// `result_too_large` for forms that would take too much memory to make.
+pub(crate) fn give_forms(
+    objects: &mut [Object],
+    options: &Options,
+    image: &ImageInfo,
+) -> Result<(), JobError> {
+    if options.forms.coco_rle {
+        let n_changes = objects
+            .iter()
+            .map(|object| raster::most_changes(&object.polygons, image.width_px));
+        check_rle(n_changes.sum())?;
+    }
+    objects
+        .iter_mut()
+        .try_for_each(|object| give_form(object, options, image))
+}
+
+fn give_form(object: &mut Object, options: &Options, image: &ImageInfo) -> Result<(), JobError> {
     if options.forms.coco_rle {
         let rle = Rle::of_polygons(&object.polygons, image.width_px, image.height_px);
         object.coco_rle = Some(rle);
     }
-    if options.forms.polygons {
-        let simplify = Simplify {
-            tolerance_px: options.simplify_px,
-            max_vertices: options.max_vertices.map(|most| most as usize),
-        };
-        simplify.apply(object);
-    } else {
+    if !options.forms.polygons {
         object.polygons.clear();
+        return Ok(());
     }
+    let simplify = Simplify {
+        tolerance_px: options.simplify_px,
+        max_vertices: options.max_vertices.map(|most| most as usize),
+    };
+    let n_vertices = object.n_vertices();
+    if simplify.changes(n_vertices) && n_vertices > SIMPLIFIED_VERTICES {
+        let message = format!(
+            "an object of {n_vertices} vertices cannot be simplified, the limit is {SIMPLIFIED_VERTICES}"
+        );
+        return Err(JobError::new(ErrorCode::ResultTooLarge, message));
+    }
+    simplify.apply(object);
+    Ok(())
+}
+
+fn check_rle(n_changes: u64) -> Result<(), JobError> {
+    if n_changes <= RLE_RUNS {
+        return Ok(());
+    }
+    let message = format!(
+        "the run lengths of all objects may be {n_changes}, the limit is {RLE_RUNS}; raise min_area_px or leave out coco_rle"
+    );
+    Err(JobError::new(ErrorCode::ResultTooLarge, message))
 }
 
 /// Refuses what this version does not carry out: silence would be a wrong answer.

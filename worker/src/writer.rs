@@ -115,6 +115,7 @@ mod tests {
             min_area_px: 1,
             max_objects: 1000,
             max_vertices: 10_000,
+            max_corners: 50_000_000,
         };
         outline::outline_mask(&chessboard, &options).expect("800 objects")
     }

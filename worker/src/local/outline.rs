@@ -16,8 +16,11 @@ use crate::{
     config::OutlineArgs,
     labels::LabelMap,
     outline::{OutlineError, OutlineOptions, outline_labels, outline_mask},
-    process::{give_form, outline_failure, outline_options},
+    process::{give_forms, outline_failure, outline_options},
 };
+
+/// Most corners of a mask, which take 2 GB; one with more is noise.
+const MAX_CORNERS: usize = 50_000_000;
 
 /// Traces the mask of `args` and writes the form that they name.
 ///
@@ -36,9 +39,7 @@ fn document(args: &OutlineArgs, file: &[u8]) -> Result<Document, JobError> {
     let mask = MaskFile::read(file, &args.limits.to_limits())?;
     let options = args.options.to_options(Format::Form(args.format));
     let mut objects = trace(&mask, args.labels, &options)?;
-    for object in &mut objects {
-        give_form(object, &options, &mask.info);
-    }
+    give_forms(&mut objects, &options, &mask.info)?;
     args.format.write(&Picture {
         id: 1,
         file_name: &args.mask.to_string_lossy(),
@@ -49,7 +50,7 @@ fn document(args: &OutlineArgs, file: &[u8]) -> Result<Document, JobError> {
 }
 
 fn trace(mask: &MaskFile, labels: bool, options: &Options) -> Result<Vec<Object>, JobError> {
-    let options = outline_options(options);
+    let options = outline_options(options, MAX_CORNERS);
     let width_px = mask.info.width_px;
     let traced = match &mask.values {
         _ if !labels => outline_mask(&mask.foreground(), &options),

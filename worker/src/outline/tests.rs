@@ -12,6 +12,7 @@ pub(super) const EIGHT: OutlineOptions = OutlineOptions {
     min_area_px: 1,
     max_objects: usize::MAX,
     max_vertices: usize::MAX,
+    max_corners: 50_000_000,
 };
 const FOUR: OutlineOptions = OutlineOptions {
     connectivity: Connectivity::Four,
@@ -139,6 +140,7 @@ fn small_objects_are_left_out_and_too_many_are_refused() {
 fn outlines_too_long_are_refused() {
     let options = OutlineOptions {
         max_vertices: 11,
+        max_corners: 50_000_000,
         ..EIGHT
     };
     let error = outline_mask(&mask(&["#.#.#"]), &options).expect_err("twelve corners");

@@ -17,9 +17,6 @@ use super::OutlineError;
 /// A column of pixel corners, from 0 to the width.
 pub(super) type Column = u32;
 
-/// Most corners that are kept in memory at once; a mask with more is noise.
-const MAX_CORNERS: usize = 50_000_000;
-
 /// The corners of a mask's foreground.
 #[derive(Debug, Default)]
 pub(super) struct Web {
@@ -47,8 +44,10 @@ pub(super) fn horizontal(corner: u32) -> u32 {
 }
 
 /// Weaves webs, one after the other, in the same memory.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Loom {
+    /// Most corners of a web.
+    max_corners: usize,
     web: Web,
     /// The column of the first pixel of a row's first word.
     left: Column,
@@ -57,6 +56,15 @@ pub(super) struct Loom {
 }
 
 impl Loom {
+    pub(super) fn new(max_corners: usize) -> Self {
+        Self {
+            max_corners,
+            web: Web::default(),
+            left: 0,
+            tops: Vec::new(),
+        }
+    }
+
     /// Begins a mask whose rows are `n_words` long and begin at the column `left`.
     pub(super) fn begin(&mut self, left: Column, n_words: usize) {
         self.web.corners.clear();
@@ -87,8 +95,9 @@ impl Loom {
         if differs_left != 0 {
             self.add_corners(y, below.len(), above, below);
         }
-        if self.web.corners.len() > MAX_CORNERS {
-            return Err(OutlineError::TooManyCorners { limit: MAX_CORNERS });
+        let limit = self.max_corners;
+        if self.web.corners.len() > limit {
+            return Err(OutlineError::TooManyCorners { limit });
         }
         Ok(())
     }

@@ -173,14 +173,23 @@ async fn what_is_wrong_with_the_answer() {
         JobMessage::map(&[("v", 1.into()), ("image", image), ("options", options)])
     };
     let joined = |side_px| JobMessage::image(&chessboard(side_px));
+    let stripes = GrayImage::from_fn(4100, 2000, |_, y| Luma([if y % 2 == 0 { 255 } else { 0 }]));
+    let stripes = encode(&DynamicImage::ImageLuma8(stripes), ImageFormat::Png);
+    let run_lengths = JobMessage::raw(stripes)
+        .header("Content-Type", "image/png")
+        .header("Segment-Options", r#"{"forms":["coco_rle"]}"#);
     let cases = [
         (
             "too_many_objects: 125000 objects of at least 1 px were found, the limit is 100000",
             objects(500),
         ),
         (
-            "result_too_large: the outlines have more than 3000000 vertices; raise min_area_px",
+            "too_many_objects: the mask has more than 1000000 corners, small objects included",
             joined(1300),
+        ),
+        (
+            "result_too_large: the run lengths of all objects may be 8200000, the limit is 8000000; raise min_area_px or leave out coco_rle",
+            run_lengths,
         ),
         (
             "result_too_large: the result has ",

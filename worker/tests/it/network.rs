@@ -104,12 +104,12 @@ async fn a_job_in_work_and_those_that_wait_outlive_a_cut_of_the_network() {
     fleet.publish("test", "in-work", job()).await;
     model.until_inside(1).await;
     proxy.is_cut.send_replace(true);
-    fleet.publish("test", "waits", job()).await;
-    model.open();
-    // Pulls of the lost connection are gone when the broker knows of it.
+    // What is handed to a connection that the broker does not know to be lost comes back when its lease ends.
     fleet
         .until("JOBS", |jobs| jobs.consumers[0].waiting_pulls == 0)
         .await;
+    fleet.publish("test", "waits", job()).await;
+    model.open();
     proxy.is_cut.send_replace(false);
     let results = replies.results(2).await;
     let results: Vec<_> = results
