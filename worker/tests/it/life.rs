@@ -12,7 +12,7 @@ use segfleet_worker::config::Config;
 
 use crate::{
     fleet::{Fleet, JobMessage, PATIENCE, ending, soon},
-    models::{Held, Unreliable, png},
+    models::{Held, Shy, Unreliable, png},
 };
 
 fn job() -> JobMessage {
@@ -43,6 +43,25 @@ async fn a_job_that_fails_once_is_tried_again() {
         worker.stop().await;
     }
     assert!(fleet.dead_letters().await.is_empty());
+}
+
+/// A panic beside the computing leaves its delivery to nobody. It goes back at once, and is counted.
+#[tokio::test]
+async fn a_delivery_that_nobody_settles_goes_back_and_is_counted() {
+    // A lease longer than the test's patience: only a nak brings the job back in time.
+    let settings = Settings {
+        ack_wait: Some(10 * PATIENCE),
+        ..Settings::default()
+    };
+    let fleet = Fleet::start(&["test"], settings).await;
+    let worker = fleet.work_with(fleet.config("test", Shy::new()));
+    let result = fleet.ask("test", "j", job()).await;
+    assert_eq!(
+        (ending(&result).as_str(), result.attempt),
+        ("ok 1", Some(2))
+    );
+    let report = worker.stop().await;
+    assert_eq!((report.n_abandoned, report.is_good()), (1, false));
 }
 
 #[tokio::test]
