@@ -66,6 +66,7 @@ async fn run_again_it_changes_what_changed_and_says_so() {
         .expect("set up");
     let expected = [
         "created  ADVISORIES",
+        "created  ADVISORIES janitor",
         "created  DEAD",
         "created  BLOBS-lab",
         "created  RESULTS-lab",
@@ -85,6 +86,7 @@ async fn run_again_it_changes_what_changed_and_says_so() {
         ack_wait: Some(Duration::from_secs(60)),
         attempts: Some(3),
         results_max_age: Some(Duration::from_secs(3600)),
+        results_max_messages: Some(500),
         jobs_max_messages: Some(10),
         ..Settings::default()
     };
@@ -97,7 +99,7 @@ async fn run_again_it_changes_what_changed_and_says_so() {
         .filter(|line| !line.starts_with("kept "))
         .collect();
     let expected = [
-        "changed  RESULTS-lab: max_age 1d -> 1h",
+        "changed  RESULTS-lab: max_age 1d -> 1h, segfleet.results-max-messages unset -> \"500\"",
         "changed  JOBS-lab: max_msgs 1000000 -> 10, subjects +\"segment.jobs.lab.u2.*\"",
         "changed  JOBS-lab normal-mock: ack_wait 30s -> 1m, max_deliver 10 -> 8",
         "created  JOBS-lab normal-u2",
@@ -114,6 +116,7 @@ async fn what_is_not_said_is_kept() {
     let settings = Settings {
         attempts: Some(3),
         jobs_max_messages: Some(10),
+        results_max_messages: Some(500),
         ..Settings::default()
     };
     operator
