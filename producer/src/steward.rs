@@ -24,7 +24,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use self::{janitor::tidy, service::serve, watch::watch};
 
 /// How long a steward may take to end what it is about, after it was told to stop. What it leaves is done by the next.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How a steward is set.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ pub async fn run(
     let parts = TaskTracker::new();
     parts.spawn(tidy(steward.clone(), shutdown.clone()));
     parts.spawn(watch(steward.clone(), shutdown.clone()));
-    parts.spawn(serve(steward, shutdown.clone()));
+    parts.spawn(serve(steward, connect.clone(), shutdown.clone()));
     shutdown.cancelled().await;
     parts.close();
     if timeout(DRAIN_TIMEOUT, parts.wait()).await.is_err() {

@@ -8,6 +8,7 @@ use std::{sync::Arc, time::Duration};
 use async_nats::service::{Request, Service, ServiceExt, endpoint::Endpoint, error};
 use futures_util::StreamExt;
 use segfleet_common::{
+    broker::{Broker, ConnectArgs},
     retry::Backoff,
     subject::{CANCELS_ALL, INFOS_ALL},
 };
@@ -54,27 +55,47 @@ struct Listening {
     infos: Endpoint,
 }
 
-/// Answers requests until `shutdown`.
-pub(super) async fn serve(steward: Arc<Steward>, shutdown: CancellationToken) {
-    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
-    let listening = loop {
-        match listen(&steward).await {
-            Ok(listening) => break listening,
-            Err(error) => {
-                let delay = backoff.next_delay();
-                tracing::warn!("cannot listen for requests: {error}; trying again in {delay:.1?}");
-                if shutdown.run_until_cancelled(sleep(delay)).await.is_none() {
-                    return;
-                }
-            }
+/// Answers requests until `shutdown`, over a connection of its own.
+///
+/// A request whose headers cannot be parsed breaks the connection that it comes on; the other parts of the steward
+/// shall not suffer from what any client may send.
+pub(super) async fn serve(
+    steward: Arc<Steward>,
+    connect: ConnectArgs,
+    shutdown: CancellationToken,
+) {
+    let name = &steward.config.name;
+    let broker = match Broker::connect_until(&connect, name, &shutdown).await {
+        Ok(Some(broker)) => broker,
+        Ok(None) => return,
+        Err(error) => {
+            tracing::error!("cannot listen for requests: {error}");
+            return;
         }
     };
-    tracing::info!("listening for {CANCELS_ALL} and {INFOS_ALL}");
+    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
+    while let Err(error) = listen(&steward, &broker, &shutdown).await {
+        let delay = backoff.next_delay();
+        tracing::warn!("cannot listen for requests: {error}; trying again in {delay:.1?}");
+        if shutdown.run_until_cancelled(sleep(delay)).await.is_none() {
+            break;
+        }
+    }
+    broker.close().await;
+}
+
+/// Listens and answers until `shutdown`.
+async fn listen(
+    steward: &Arc<Steward>,
+    broker: &Broker,
+    shutdown: &CancellationToken,
+) -> Result<(), async_nats::Error> {
     let Listening {
         service,
         cancels,
         infos,
-    } = listening;
+    } = Listening::start(broker).await?;
+    tracing::info!("listening for {CANCELS_ALL} and {INFOS_ALL}");
     let cancels = cancels.for_each_concurrent(CONCURRENT_REQUESTS, |request| {
         let steward = steward.clone();
         async move { respond(&request, cancel(&steward, &request.message.subject).await).await }
@@ -91,28 +112,27 @@ pub(super) async fn serve(steward: Arc<Steward>, shutdown: CancellationToken) {
         }
     };
     join!(cancels, infos, stop);
+    Ok(())
 }
 
-async fn listen(steward: &Steward) -> Result<Listening, async_nats::Error> {
-    let service = steward
-        .broker
-        .client()
-        .service_builder()
-        .description("cancels jobs, and says what a tenant's models have to do")
-        .start(NAME, env!("CARGO_PKG_VERSION"))
-        .await?;
-    let cancels = service.endpoint_builder().name("cancel").add(CANCELS_ALL);
-    let cancels = cancels.await?;
-    let infos = service
-        .endpoint_builder()
-        .name("info")
-        .add(INFOS_ALL)
-        .await?;
-    Ok(Listening {
-        service,
-        cancels,
-        infos,
-    })
+impl Listening {
+    async fn start(broker: &Broker) -> Result<Self, async_nats::Error> {
+        let service = broker
+            .client()
+            .service_builder()
+            .description("cancels jobs, and says what a tenant's models have to do")
+            .start(NAME, env!("CARGO_PKG_VERSION"))
+            .await?;
+        let cancels = service.endpoint_builder().name("cancel").add(CANCELS_ALL);
+        let cancels = cancels.await?;
+        let infos = service.endpoint_builder().name("info").add(INFOS_ALL);
+        let infos = infos.await?;
+        Ok(Self {
+            service,
+            cancels,
+            infos,
+        })
+    }
 }
 
 async fn respond(request: &Request, answer: Result<Vec<u8>, Refusal>) {

@@ -4,7 +4,10 @@
 //! without a notice (a notice may be lost) it has ended. Results beyond the number to keep it deletes. What it knows
 //! of earlier looks is only in its memory: after a restart it looks twice again.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use segfleet_common::{
     broker::{Progress, Queue, QueueConsumer, StreamsError},
@@ -26,7 +29,8 @@ struct Memory {
     tenants: Vec<Tenant>,
     /// By stream and consumer.
     consumers: HashMap<(String, String), Seen>,
-    is_failing: bool,
+    /// What could not be looked at last time.
+    failing: HashSet<String>,
 }
 
 /// What earlier looks saw of one consumer.
@@ -65,52 +69,59 @@ impl Seen {
     }
 }
 
+impl Memory {
+    /// Logs that something began to fail, or works again; not each time in between.
+    fn note(&mut self, what: &str, looked: Result<(), EndError>) {
+        match looked {
+            Ok(()) if self.failing.remove(what) => tracing::info!("looking at {what} again"),
+            Ok(()) => {}
+            Err(error) if self.failing.insert(what.to_owned()) => {
+                tracing::warn!("a look at {what} failed: {error}; trying until it works");
+            }
+            Err(error) => tracing::debug!(%error, "another look at {what} failed"),
+        }
+    }
+}
+
 /// Looks at all queues every few seconds, until `shutdown`.
 pub(super) async fn watch(steward: Arc<Steward>, shutdown: CancellationToken) {
     let mut memory = Memory::default();
     let mut ticks = interval(steward.config.look_every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
-        match steward.look(&mut memory, &shutdown).await {
-            Ok(()) if memory.is_failing => {
-                memory.is_failing = false;
-                tracing::info!("looking at the queues again");
+        let looked = steward.find_tenants(&mut memory).await;
+        memory.note("the list of tenants", looked);
+        for tenant in memory.tenants.clone() {
+            if shutdown.is_cancelled() {
+                return;
             }
-            Ok(()) => {}
-            Err(error) if memory.is_failing => {
-                tracing::debug!(%error, "a look at the queues failed")
-            }
-            Err(error) => {
-                memory.is_failing = true;
-                tracing::warn!("a look at the queues failed: {error}; trying again until it works");
-            }
+            // One tenant's trouble is not another's.
+            let looked = steward.look(&tenant, &mut memory).await;
+            memory.note(&format!("tenant {tenant}"), looked);
         }
     }
 }
 
 impl Steward {
-    async fn look(
-        &self,
-        memory: &mut Memory,
-        shutdown: &CancellationToken,
-    ) -> Result<(), EndError> {
+    async fn find_tenants(&self, memory: &mut Memory) -> Result<(), EndError> {
         let tenants = self.broker.tenants().await?;
         if tenants != memory.tenants {
             tracing::info!(tenants = list(&tenants), "watching over their queues");
             memory.tenants = tenants;
         }
-        for tenant in memory.tenants.clone() {
-            if shutdown.is_cancelled() {
-                return Ok(());
-            }
-            self.trim(&tenant).await?;
-            if let Some(queue) = self.broker.queue(&tenant).await? {
-                for consumer in &queue.consumers {
-                    self.look_at(&tenant, &queue, consumer, memory).await?;
-                }
-            }
-        }
         Ok(())
+    }
+
+    /// Looks at all that a tenant has, and gives the first of the failures.
+    async fn look(&self, tenant: &Tenant, memory: &mut Memory) -> Result<(), EndError> {
+        let mut looked = self.trim(tenant).await.map_err(EndError::from);
+        let Some(queue) = self.broker.queue(tenant).await? else {
+            return looked;
+        };
+        for consumer in &queue.consumers {
+            looked = looked.and(self.look_at(tenant, &queue, consumer, memory).await);
+        }
+        looked
     }
 
     async fn trim(&self, tenant: &Tenant) -> Result<(), StreamsError> {

@@ -10,7 +10,7 @@ use std::{
 
 use async_nats::{
     HeaderMap, Subscriber,
-    jetstream::{AckKind, consumer::pull},
+    jetstream::{self, AckKind, consumer::pull},
 };
 use futures_util::StreamExt;
 use segfleet_common::{
@@ -141,19 +141,24 @@ async fn store(broker: &Broker, job: &str, result: &Value) {
     broker.publish_first(subject, message).await.expect("taken");
 }
 
-/// Has so many jobs handed out, and gives back all but the last `n_silent` deliveries of each, of six.
-async fn spend(broker: &Broker, n_jobs: usize, n_silent: usize) {
+/// Has one job handed out.
+async fn pull_one(broker: &Broker) -> jetstream::Message {
     let consumer = broker
         .jetstream()
         .get_consumer_from_stream::<pull::Config, _, _>("normal-threshold", "JOBS")
         .await
         .expect("set up");
+    let pull = consumer.batch().max_messages(1).expires(PATIENCE);
+    let mut batch = pull.messages().await.expect("a pull");
+    let job = timeout(PATIENCE, batch.next()).await.expect("in time");
+    job.expect("a job").expect("a job")
+}
+
+/// Has so many jobs handed out six times, and gives back all but the last `n_silent` deliveries of each.
+async fn spend(broker: &Broker, n_jobs: usize, n_silent: usize) {
     for delivery in 1..=6 {
         for _ in 0..n_jobs {
-            let pull = consumer.batch().max_messages(1).expires(PATIENCE);
-            let mut batch = pull.messages().await.expect("a pull");
-            let job = timeout(PATIENCE, batch.next()).await.expect("in time");
-            let job = job.expect("a job").expect("a job");
+            let job = pull_one(broker).await;
             if delivery <= 6 - n_silent {
                 let nak = job.double_ack_with(AckKind::Nak(None)).await;
                 nak.expect("given back");
@@ -268,6 +273,44 @@ async fn a_job_whose_last_lease_ends_is_ended_without_any_worker() {
         assert_eq!(found, Some(value), "{name}");
     }
     assert_eq!(steward.stop(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_with_attempts_left_keeps_them_and_holds_up_no_other() {
+    let (fleet, broker) = start().await;
+    set_up(&fleet, &["--ack-wait", "2s"]);
+    submit(&broker, &["left"], &[]).await;
+    let left = pull_one(&broker).await;
+    assert_eq!(left.info().expect("a job").delivered, 1);
+    submit(&broker, &["spent"], &[]).await;
+    spend(&broker, 1, 1).await;
+    let _steward = Steward::start(&fleet, "s1");
+    until_messages(&broker, "JOBS", 1).await;
+    assert_eq!(
+        stored(&broker, "spent").await["error"]["code"],
+        "attempts_exhausted"
+    );
+    let again = pull_one(&broker).await;
+    assert_eq!(again.subject.as_str(), "segment.jobs.public.threshold.left");
+    assert_eq!(again.info().expect("a job").delivered, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_largest_job_leaves_a_dead_letter() {
+    let (fleet, broker) = start().await;
+    let n_bytes = broker.inline_limit_bytes() - 1024;
+    let message = Message {
+        headers: headers(&[("Mine", &"x".repeat(900)), ("Content-Type", "image/png")]),
+        payload: vec![7; n_bytes].into(),
+    };
+    let subject = "segment.jobs.public.threshold.j1".to_owned();
+    broker.publish_first(subject, message).await.expect("taken");
+    give_up(&broker, 1).await;
+    let _steward = Steward::start(&fleet, "s1");
+    until_messages(&broker, "JOBS", 0).await;
+    let letters = dead_letters(&broker).await;
+    let letter = broker.dead_payload(&letters[0]).await.expect("kept");
+    assert_eq!(letter.payload.len(), n_bytes);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -544,6 +587,18 @@ async fn cancel_ends_what_is_not_answered() {
     check(&["j2", "--tenant", "lab"], 3, "tenant lab is not set up");
     // What is answered stays in the queue, for a worker to find it so.
     assert_eq!(messages(&broker, "JOBS").await, 1);
+    // One in work: whoever has it may settle it as if nothing had happened.
+    submit(&broker, &["j3"], &[]).await;
+    let in_work = [pull_one(&broker).await, pull_one(&broker).await];
+    check(&["j3"], 0, "job j3 is cancelled");
+    assert_eq!(
+        next(&mut replies).await.subject.as_str(),
+        "segment.replies.public.j3"
+    );
+    for job in in_work {
+        job.double_ack().await.expect("taken");
+    }
+    assert_eq!(messages(&broker, "JOBS").await, 0);
     // A job sent again after it was cancelled is worked on, and its client hears nothing new.
     submit(&broker, &["j1"], &[]).await;
     fleet.start_worker("w1");
@@ -593,6 +648,12 @@ async fn services_tell_of_the_queue_and_refuse_what_cannot_be() {
         let error = header("Nats-Service-Error");
         assert!(error.contains(words), "{subject}: {error}");
     }
+    // A request that breaks the connection it comes on is answered by nobody, and the next one is.
+    let mut raw = Raw::connect(&fleet);
+    raw.send(b"HPUB segment.cancel.public.j1 raw 22 22\r\nNATS/1.0\r\nno colon\r\n\r\n\r\n");
+    steward.until_says("lost the broker").await;
+    let cancel = async || fleet.segfleet(&["cancel", "j1", "--timeout", "1s"]);
+    until("cancelled", async || cancel().await.status.success()).await;
     let ping = client
         .request("$SRV.PING.segfleet-steward", "".into())
         .await;
