@@ -121,6 +121,7 @@ pub async fn run(args: Args) -> Result<Exit, CommandError> {
         Command::Status(args) => status::run(&broker, &args).await,
         Command::Dead(command) => dead::run(&broker, &command).await,
         Command::Cancel(args) => cancel::run(&broker, &args).await,
+        // It has run already, over connections of its own.
         Command::Steward(_) => Ok(Exit::Ok),
     };
     broker.close().await;

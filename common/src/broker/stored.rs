@@ -124,7 +124,7 @@ impl Broker {
         self.next_message(&stream, &filter, 1).await
     }
 
-    /// Takes the message at this place off its stream. One that somebody else took off meanwhile is an error.
+    /// Takes the message at this place off its stream, if it is still there.
     ///
     /// # Errors
     /// [`StreamsError`] when the broker refuses or does not answer.
@@ -137,6 +137,8 @@ impl Broker {
             self.ask(subject::message_delete(stream), &request).await;
         match deleted {
             Ok(DeleteReply {}) => Ok(()),
+            // Somebody else was faster; the broker has several codes for that.
+            Err(Refusal::Code(..)) if self.message_at(stream, sequence).await?.is_none() => Ok(()),
             Err(refusal) => Err(refusal.about(stream)),
         }
     }
