@@ -80,7 +80,7 @@ impl Queue {
 impl QueueConsumer {
     fn from_info(info: Info) -> Option<Self> {
         let model = subject::model_of_consumer(&info.name)?;
-        // Handed out and not in flight means settled, also where the broker has not moved the floor yet.
+        // The broker does not move the floor past a job that it gave up on until nothing is in flight.
         let settled_to = match info.num_ack_pending {
             0 => info.delivered.stream_sequence,
             _ => info.ack_floor.stream_sequence,

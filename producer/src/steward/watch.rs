@@ -1,7 +1,8 @@
 //! The watch: looks at every tenant's queue and results every few seconds.
 //!
 //! Where nobody pulls and nothing moves it makes the broker give up what is due. Jobs that the broker gave up on
-//! without a notice (a notice may be lost) it has ended. Results beyond the number to keep it deletes. What it knows
+//! without a notice (a notice may be lost) it has ended, as soon as nothing of their model is in flight: before that
+//! nobody can tell them from jobs in work. Results beyond the number to keep it deletes. What it knows
 //! of earlier looks is only in its memory: after a restart it looks twice again.
 
 use std::{
@@ -156,7 +157,8 @@ impl Steward {
         let orphan = self.first_orphan(tenant, queue, consumer).await?;
         // At the first sight the broker's notice may be on its way, or a job's ack.
         let is_confirmed = orphan.is_some() && orphan == seen.orphan;
-        seen.orphan = orphan;
+        // A look at a busy queue cannot tell, and does not undo what an earlier one saw.
+        seen.orphan = orphan.or(seen.orphan);
         if is_confirmed {
             self.end_orphans(tenant, queue, consumer).await?;
         }
