@@ -3,10 +3,9 @@
 //! First the result is stored, then the dead letter, and only then the job leaves the queue, so a crash between any two
 //! steps loses nothing: whoever comes next finds what is there and does the rest.
 
+use async_nats::HeaderMap;
 use segfleet_common::{
-    broker::{
-        Broker, FetchError, First, GivenUp, Message, PublishError, StoredMessage, StreamsError,
-    },
+    broker::{FetchError, First, GivenUp, Message, PublishError, StoredMessage, StreamsError},
     limits::FUSE_DELIVERIES,
     result::{JobError, JobResult, Outcome, Timings},
     subject::{JobSubject, header},
@@ -112,7 +111,7 @@ impl Steward {
         self.broker.store_result(&result, format).await
     }
 
-    /// Writes the dead letter. One that exists is from an earlier try.
+    /// Writes the dead letter, if need be without some of the job's own headers. One that exists is from an earlier try.
     async fn bury(
         &self,
         job: &JobSubject,
@@ -120,41 +119,41 @@ impl Steward {
         deliveries: u32,
         error: &JobError,
     ) -> Result<(), EndError> {
-        let mut given_up = GivenUp {
-            job,
-            error,
-            attempts: deliveries,
-            worker: &self.config.name,
-            queued_at: message.stored_at,
-            headers: &message.headers,
-        };
-        match write(&self.broker, &given_up, message).await {
-            Ok(First::Stored | First::Exists) => return Ok(()),
-            Err(PublishError::TooLarge { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
-        tracing::warn!(job.id = %job.job, "a dead letter is too large; leaving out the job's own headers");
-        let none = async_nats::HeaderMap::new();
-        given_up.headers = &none;
-        match write(&self.broker, &given_up, message).await {
-            Ok(First::Stored | First::Exists) => Ok(()),
-            Err(error @ PublishError::TooLarge { .. }) => {
-                tracing::error!(job.id = %job.job, %error, "a dead letter was too large to be kept");
-                Ok(())
+        let all = message.headers.clone();
+        for headers in [all, needed(&message.headers), HeaderMap::new()] {
+            let given_up = GivenUp {
+                job,
+                error,
+                attempts: deliveries,
+                worker: &self.config.name,
+                queued_at: message.stored_at,
+                headers: &headers,
+            };
+            let letter = Message {
+                headers: given_up.to_headers(),
+                payload: message.payload.clone(),
+            };
+            match self.broker.publish_first(given_up.subject(), letter).await {
+                Ok(First::Stored | First::Exists) => return Ok(()),
+                Err(error @ PublishError::TooLarge { .. }) => {
+                    tracing::warn!(job.id = %job.job, n_headers = headers.len(), %error, "a dead letter is too large");
+                }
+                Err(error) => return Err(error.into()),
             }
-            Err(error) => Err(error.into()),
         }
+        tracing::error!(job.id = %job.job, "a dead letter cannot be kept; raise the broker's max_payload");
+        Ok(())
     }
 }
 
-async fn write(
-    broker: &Broker,
-    given_up: &GivenUp<'_>,
-    message: &StoredMessage,
-) -> Result<First, PublishError> {
-    let letter = Message {
-        headers: given_up.to_headers(),
-        payload: message.payload.clone(),
-    };
-    broker.publish_first(given_up.subject(), letter).await
+/// The headers without which a job cannot be read, or its result not used.
+fn needed(headers: &HeaderMap) -> HeaderMap {
+    let names = [header::CONTENT_TYPE, header::ACCEPT, header::OPTIONS];
+    let mut needed = HeaderMap::new();
+    for name in names {
+        if let Some(value) = headers.get_last(name) {
+            needed.insert(name, value.clone());
+        }
+    }
+    needed
 }
