@@ -1,13 +1,14 @@
-# Sourced by deploy/demo and deploy/bench: a broker and workers from a release build, and their end.
+# Sourced by deploy/demo and deploy/bench: a broker, a steward and workers from a release build, and their end.
 #
-# Sets $folder (removed at the end, but for $folder/results and what else the caller makes in it), $bin, $broker, $workers
-# and exports NATS_URL. The caller runs `trap stop_fleet EXIT`.
+# Sets $folder (removed at the end, but for $folder/results and what else the caller makes in it), $bin, $broker,
+# $steward, $workers and exports NATS_URL. The caller runs `trap stop_fleet EXIT`.
 # shellcheck shell=bash
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 bin="$root/target/release"
 folder=
 broker=
+steward=
 workers=()
 # A fleet of its own, whatever the user's is.
 unset NATS_URL NATS_CREDS NATS_NKEY NATS_CA NATS_CERT NATS_KEY "${!SEGFLEET_@}"
@@ -36,8 +37,8 @@ port_of() {
     return 1
 }
 
-# Builds, starts a broker on a free port in a temporary folder, sets it up, and starts two workers with the
-# arguments given.
+# Builds, starts a broker on a free port in a temporary folder, sets it up, and starts a steward, and two workers with
+# the arguments given.
 start_fleet() {
     local server port
     server=$("$root/deploy/nats/find-server")
@@ -51,6 +52,8 @@ start_fleet() {
     port=$(port_of "$broker")
     export NATS_URL=nats://127.0.0.1:$port
     "$bin/segfleet" setup >"$folder/broker/setup.log"
+    in_background "$folder/broker/steward.log" "$bin/segfleet" steward --name steward
+    steward=$!
     local number
     for number in 1 2; do
         in_background "$folder/broker/worker-$number.log" \
@@ -68,12 +71,13 @@ end_of() {
     done
 }
 
-# Stops the workers, which finish what they have and tell the broker; then the broker.
+# Stops the workers, which finish what they have and tell the broker, and the steward; then the broker.
 stop_fleet() {
     # A second Ctrl-C must not leave the half of it running.
     trap '' INT TERM
+    [ -z "$steward" ] || kill "$steward" 2>/dev/null || true
     [ ${#workers[@]} -eq 0 ] || kill "${workers[@]}" 2>/dev/null || true
-    end_of "${workers[@]}"
+    end_of $steward "${workers[@]}"
     [ -z "$broker" ] || kill "$broker" 2>/dev/null || true
     end_of $broker
     [ -z "$folder" ] || rm -rf "$folder/broker"

@@ -128,6 +128,32 @@ fn parse_tolerance(text: &str) -> Result<f64, String> {
         .ok_or_else(|| format!("{text:?} must be a number from 0 to {SIMPLIFY_PX}"))
 }
 
+/// Longest name of a program in results and logs.
+pub const NAME_BYTES: usize = 200;
+
+/// Reads a program's name: it travels in headers, which are lines.
+///
+/// # Errors
+/// What it must be.
+pub fn parse_name(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > NAME_BYTES || text.contains(char::is_control) {
+        return Err(format!(
+            "{text:?} must be 1 to {NAME_BYTES} bytes without control characters"
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+/// A name that no other program has: the host's name, or `program` where it has none, and the process id.
+///
+/// In a container the process id is 1 and the host's name tells programs apart; elsewhere it is the reverse.
+#[must_use]
+pub fn default_name(program: &str) -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = Some(host.trim()).filter(|host| !host.is_empty());
+    format!("{}-{}", host.unwrap_or(program), std::process::id())
+}
+
 /// Reads a time such as `30s`, `5m`, `24h` or `14d`.
 ///
 /// # Errors

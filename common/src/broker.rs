@@ -1,24 +1,32 @@
 //! What the broker is to us: a connection, streams of a fixed shape, and publishing something first.
 //!
 //! Owns the connection ([`Broker`]), the shapes of streams and consumers and their set-up ([`Setup`]), the
-//! check that a worker makes before it pulls ([`Broker::bind`]), and the one way we publish to a stream
-//! ([`Broker::publish_first`]). Does not decide what a failure means for a job: that is the caller's.
+//! check that a worker makes before it pulls ([`Broker::bind`]), the one way we publish to a stream
+//! ([`Broker::publish_first`]), and what stewards look at and take away ([`Notices`], [`Queue`],
+//! [`StoredMessage`]). Does not decide what a failure means for a job: that is the caller's.
 
 mod bind;
 mod change;
 mod connect;
 mod dead;
+mod notices;
+mod nudge;
 mod publish;
+mod queue;
 mod setup;
 mod shape;
 mod status;
+mod stored;
 mod streams;
 
 pub use bind::{BindError, BoundConsumer, Flow, Problem};
 pub use change::{Change, FieldChange};
 pub use connect::{Broker, ConnectArgs, ConnectError, Link};
 pub use dead::{DeadError, DeadFilter, DeadLetter, GivenUp};
+pub use notices::{LastDelivery, Notice, Notices};
 pub use publish::{Answered, FetchError, First, Message, PublishError, header_text};
+pub use queue::{Progress, Queue, QueueConsumer};
 pub use setup::{Settings, Setup};
 pub use status::{ConsumerStatus, StreamStatus};
+pub use stored::StoredMessage;
 pub use streams::StreamsError;

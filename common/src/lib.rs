@@ -2,7 +2,7 @@
 //!
 //! Read in this order: the domain types ([`job`], [`result`], [`polygon`]), how they travel ([`wire`],
 //! [`subject`], [`limits`]), how pixels come in ([`decode`]) and outlines go out to other tools ([`forms`],
-//! [`raster`]), and what carries them ([`broker`], [`retry`], [`telemetry`], [`shutdown`], [`stdout`]).
+//! [`raster`]), and what carries them ([`broker`], [`retry`], [`telemetry`], [`trace`], [`shutdown`], [`stdout`]).
 //! The same contract in prose, for clients in other languages, is this member's `README.md`.
 //!
 //! What is deliberately not here: models, masks and the tracing of outlines (the worker's), and anything that
@@ -27,3 +27,4 @@ pub mod retry;
 pub mod shutdown;
 pub mod stdout;
 pub mod telemetry;
+pub mod trace;

@@ -95,6 +95,8 @@ pub const JOBS_MESSAGES: i64 = 1_000_000;
 pub const RESULTS_AGE: Duration = Duration::from_secs(24 * 3600);
 /// A tenant's kept results (default).
 pub const RESULTS_BYTES: i64 = 8 * GIB;
+/// A tenant's kept results (default): a million cost the broker about half a gigabyte of memory.
+pub const RESULTS_MESSAGES: u64 = 1_000_000;
 /// How long blobs are kept: longer than dead letters and results.
 pub const BLOBS_AGE: Duration = Duration::from_secs(16 * 24 * 3600);
 /// A tenant's blobs (default).
@@ -107,5 +109,8 @@ pub const DEAD_BYTES: i64 = 2 * GIB;
 pub const ADVISORIES_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// The broker's notices: a few hundred bytes each.
 pub const ADVISORIES_BYTES: i64 = 64 * 1024 * 1024;
+
+/// How long a steward may take over one of those notices before another gets it.
+pub const ADVISORIES_ACK_WAIT: Duration = Duration::from_secs(30);
 
 const GIB: i64 = 1024 * 1024 * 1024;

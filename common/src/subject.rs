@@ -30,6 +30,18 @@ pub const ADVISORIES_SUBJECTS: [&str; 2] = [
     "$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED.*.*",
 ];
 
+/// The consumer of [`ADVISORIES_STREAM`] that all stewards share.
+pub const JANITOR_CONSUMER: &str = "janitor";
+
+/// Under this key of its stream's metadata stands how many of a tenant's results are kept at most; where there is
+/// none, [`crate::limits::RESULTS_MESSAGES`] are.
+pub const RESULTS_MAX_MESSAGES_KEY: &str = "segfleet.results-max-messages";
+
+/// Where stewards are asked to cancel a job of any tenant; see [`cancel`].
+pub const CANCELS_ALL: &str = "segment.cancel.*.*";
+/// Where stewards are asked about any tenant's models; see [`info`].
+pub const INFOS_ALL: &str = "segment.info.*";
+
 /// Names of the headers of jobs, results and dead letters.
 pub mod header {
     /// Media type of the payload; on a job `image/*` means that the payload is the file itself.
@@ -145,6 +157,12 @@ pub fn jobs_of(tenant: &Tenant, model: &ModelName) -> String {
     format!("{PREFIX}.jobs.{tenant}.{model}.*")
 }
 
+/// One job, whatever its model: the filter that finds it in its tenant's stream.
+#[must_use]
+pub fn job_of_any_model(tenant: &Tenant, job: &JobId) -> String {
+    format!("{PREFIX}.jobs.{tenant}.*.{job}")
+}
+
 /// The model named by a subject of [`jobs_of`]'s form, if it is one of this tenant's.
 #[must_use]
 pub fn model_of_jobs(tenant: &Tenant, subject: &str) -> Option<ModelName> {
@@ -194,6 +212,39 @@ pub fn stops_all(tenant: &Tenant) -> String {
     format!("{PREFIX}.stop.{tenant}.*")
 }
 
+/// Where a steward is asked to cancel a job.
+#[must_use]
+pub fn cancel(tenant: &Tenant, job: &JobId) -> String {
+    format!("{PREFIX}.cancel.{tenant}.{job}")
+}
+
+/// The job that a subject of [`cancel`]'s form names.
+///
+/// # Errors
+/// [`TokenError`] when the tenant or the job is not a token; `None` for a subject of another form.
+#[must_use]
+pub fn parse_cancel(subject: &str) -> Option<Result<(Tenant, JobId), TokenError>> {
+    let rest = subject.strip_prefix(PREFIX)?.strip_prefix(".cancel.")?;
+    let (tenant, job) = rest.split_once('.')?;
+    Some(tenant.parse().and_then(|tenant| Ok((tenant, job.parse()?))))
+}
+
+/// Where a steward is asked what a tenant's models have to do.
+#[must_use]
+pub fn info(tenant: &Tenant) -> String {
+    format!("{PREFIX}.info.{tenant}")
+}
+
+/// The tenant that a subject of [`info`]'s form names.
+///
+/// # Errors
+/// [`TokenError`] when it is not a token; `None` for a subject of another form.
+#[must_use]
+pub fn parse_info(subject: &str) -> Option<Result<Tenant, TokenError>> {
+    let tenant = subject.strip_prefix(PREFIX)?.strip_prefix(".info.")?;
+    Some(tenant.parse())
+}
+
 /// Where the dead letter of a job goes; `reason` is an error code.
 #[must_use]
 pub fn dead(reason: &str, job: &JobSubject) -> String {
@@ -215,6 +266,17 @@ pub fn jobs_stream(tenant: &Tenant) -> String {
     stream_of("JOBS", tenant)
 }
 
+/// The tenant whose jobs are in the stream of this name, if it is of [`jobs_stream`]'s form.
+#[must_use]
+pub fn tenant_of_jobs_stream(stream: &str) -> Option<Tenant> {
+    let rest = stream.strip_prefix("JOBS")?;
+    if rest.is_empty() {
+        return Some(Tenant::default());
+    }
+    let tenant: Tenant = rest.strip_prefix('-')?.parse().ok()?;
+    (!tenant.is_public()).then_some(tenant)
+}
+
 /// Stream of a tenant's results.
 #[must_use]
 pub fn results_stream(tenant: &Tenant) -> String {
@@ -231,6 +293,30 @@ pub fn blobs_stream(tenant: &Tenant) -> String {
 #[must_use]
 pub fn consumer(model: &ModelName) -> String {
     format!("normal-{model}")
+}
+
+/// The model whose jobs the consumer of this name hands out, if it is of [`consumer`]'s form.
+#[must_use]
+pub fn model_of_consumer(consumer: &str) -> Option<ModelName> {
+    consumer.strip_prefix("normal-")?.parse().ok()
+}
+
+/// Where a stream is asked for one of its messages, without the prefix of the broker's interface.
+#[must_use]
+pub fn message_get(stream: &str) -> String {
+    format!("STREAM.MSG.GET.{stream}")
+}
+
+/// Where a stream is told to delete one of its messages, without the prefix of the broker's interface.
+#[must_use]
+pub fn message_delete(stream: &str) -> String {
+    format!("STREAM.MSG.DELETE.{stream}")
+}
+
+/// Where a stream is asked for its state, without the prefix of the broker's interface.
+#[must_use]
+pub fn stream_info(stream: &str) -> String {
+    format!("STREAM.INFO.{stream}")
 }
 
 /// Where a consumer is asked for messages.
@@ -294,6 +380,9 @@ mod tests {
             (blobs_all(&lab), "segment.blobs.lab.>"),
             (stop(&lab, &job), "segment.stop.lab.j1"),
             (stops_all(&lab), "segment.stop.lab.*"),
+            (cancel(&lab, &job), "segment.cancel.lab.j1"),
+            (info(&lab), "segment.info.lab"),
+            (job_of_any_model(&lab, &job), "segment.jobs.lab.*.j1"),
             (
                 dead("crashed", &address),
                 "segment.dead.crashed.lab.threshold.j1",
@@ -312,5 +401,39 @@ mod tests {
             Some(model)
         );
         assert_eq!(model_of_jobs(&lab, "segment.jobs.public.threshold.*"), None);
+    }
+
+    #[test]
+    fn names_are_read_back() {
+        let tenants = [
+            ("JOBS", Some("public")),
+            ("JOBS-lab", Some("lab")),
+            ("JOBS-public", None),
+            ("JOBS-", None),
+            ("JOBSX", None),
+            ("RESULTS", None),
+        ];
+        for (stream, expected) in tenants {
+            let tenant = tenant_of_jobs_stream(stream).map(|tenant| tenant.to_string());
+            assert_eq!(tenant.as_deref(), expected, "{stream}");
+        }
+        let model = model_of_consumer("normal-mock").map(|model| model.to_string());
+        assert_eq!(model.as_deref(), Some("mock"));
+        assert_eq!(model_of_consumer("urgent-mock"), None);
+        let cancels = [
+            ("segment.cancel.lab.j1", Some(true)),
+            ("segment.cancel.lab.j:1", Some(false)),
+            ("segment.cancel.l:ab.j1", Some(false)),
+            ("segment.cancel.lab.j1.j2", Some(false)),
+            ("segment.cancel.lab", None),
+            ("segment.stop.lab.j1", None),
+        ];
+        for (subject, expected) in cancels {
+            let parsed = parse_cancel(subject).map(|parsed| parsed.is_ok());
+            assert_eq!(parsed, expected, "{subject}");
+        }
+        let parsed = parse_info("segment.info.lab").map(|parsed| parsed.is_ok());
+        assert_eq!(parsed, Some(true));
+        assert_eq!(parse_info("segment.infos.lab"), None);
     }
 }

@@ -10,12 +10,14 @@ mod job;
 mod options;
 mod result;
 mod scan;
+mod service;
 mod value;
 
 pub use job::{JobMessage, encode_job, read_job, read_metadata};
 pub use result::{
     ReadError, ResultFormat, encode_result, objects_to_json, read_result, result_to_json,
 };
+pub use service::{CancelAnswer, CancelStatus, InfoAnswer, ModelQueue};
 
 /// Media type of MessagePack messages.
 pub const MSGPACK: &str = "application/msgpack";

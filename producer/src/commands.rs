@@ -1,9 +1,11 @@
 //! What each subcommand does, and the exit code that it ends with.
 
+mod cancel;
 mod dead;
 mod result;
 mod setup;
 mod status;
+mod steward;
 mod submit;
 
 use std::{
@@ -15,6 +17,7 @@ use segfleet_common::broker::{Broker, ConnectError, DeadError, StreamsError};
 use thiserror::Error;
 
 use crate::{
+    cancel::CancelError,
     client::{ResultError, SubmitError},
     config::{Args, Command},
 };
@@ -61,6 +64,12 @@ pub enum CommandError {
     /// A result cannot be had.
     #[error(transparent)]
     Result(#[from] ResultError),
+    /// A job is neither cancelled nor known not to be.
+    #[error(transparent)]
+    Cancel(#[from] CancelError),
+    /// Signals cannot be waited for.
+    #[error("signals cannot be waited for: {0}")]
+    Signals(io::Error),
     /// A folder or file for results cannot be written.
     #[error("{path} cannot be written: {source}", path = .path.display())]
     Out {
@@ -86,6 +95,8 @@ impl CommandError {
             | Self::Streams(_)
             | Self::Submit(SubmitError::NotSetUp(_) | SubmitError::Unavailable { .. })
             | Self::Dead(_)
+            | Self::Cancel(_)
+            | Self::Signals(_)
             | Self::Result(_) => Exit::Broker,
         }
     }
@@ -99,6 +110,9 @@ pub async fn run(args: Args) -> Result<Exit, CommandError> {
     if let Command::Submit(args) = &args.command {
         args.check().map_err(CommandError::Usage)?;
     }
+    if let Command::Steward(steward) = args.command {
+        return steward::run(&args.connect, steward).await;
+    }
     let broker = Broker::connect(&args.connect, "segfleet").await?;
     let exit = match args.command {
         Command::Setup(args) => setup::run(&broker, &args).await,
@@ -106,6 +120,9 @@ pub async fn run(args: Args) -> Result<Exit, CommandError> {
         Command::Result(args) => result::run(broker.clone(), args).await,
         Command::Status(args) => status::run(&broker, &args).await,
         Command::Dead(command) => dead::run(&broker, &command).await,
+        Command::Cancel(args) => cancel::run(&broker, &args).await,
+        // It has run already, over connections of its own.
+        Command::Steward(_) => Ok(Exit::Ok),
     };
     broker.close().await;
     exit

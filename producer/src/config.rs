@@ -4,7 +4,7 @@ use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum as _};
 use segfleet_common::{
-    args::{Format, OptionArgs, View, parse_bytes, parse_duration},
+    args::{Format, OptionArgs, View, parse_bytes, parse_duration, parse_name},
     broker::{ConnectArgs, DeadFilter, Settings},
     result::ErrorCode,
     subject::{JobId, ModelName, Tenant},
@@ -14,7 +14,7 @@ use segfleet_common::{
 /// Sends images to a fleet of segmentation workers over NATS and gets the outlines of the objects in them.
 ///
 /// First time: `segfleet setup` prepares the broker, `segfleet-worker run --model threshold` starts a worker,
-/// `segfleet submit photo.jpg` sends a photograph.
+/// `segfleet steward` watches over the queue, `segfleet submit photo.jpg` sends a photograph.
 ///
 /// Exit codes: 0 all is well, 1 some jobs did not end `ok`, 2 the arguments are wrong, 3 the broker cannot be
 /// reached or is not set up.
@@ -43,13 +43,52 @@ pub enum Command {
     Submit(SubmitArgs),
     /// Show the result of a job submitted before
     Result(ResultArgs),
+    /// Take jobs back that nobody needs any more
+    ///
+    /// A running steward does it: a job that is queued or in work gets the result `cancelled`.
+    Cancel(CancelArgs),
     /// Show what the streams hold and what the workers are doing
     ///
-    /// PENDING are jobs that nobody has taken, IN FLIGHT those in work, WAITING PULLS idle workers.
+    /// PENDING are jobs that nobody has taken, IN FLIGHT those in work, ORPHANS those that the broker gave up on and a
+    /// steward has not ended yet, WAITING PULLS idle workers.
     Status(TenantArgs),
     /// Look at the jobs that the fleet gave up on, try them again, or drop them
     #[command(subcommand)]
     Dead(DeadCommand),
+    /// Run a steward, of which a fleet needs at least one, always
+    ///
+    /// It ends the jobs that the broker gave up on, answers `segfleet cancel` and questions about the queue, and
+    /// deletes the oldest results beyond the number to keep, for all tenants. Any number may run side by side. SIGTERM
+    /// ends it; nothing is lost by that.
+    Steward(StewardArgs),
+}
+
+/// Settings of `steward`.
+#[derive(Debug, ClapArgs)]
+pub struct StewardArgs {
+    /// Name in results and logs [default: the host's name and the process id]
+    #[arg(long, env = "SEGFLEET_STEWARD_NAME", value_name = "NAME", value_parser = parse_name)]
+    pub name: Option<String>,
+
+    /// Time between two looks at the queues
+    #[arg(long, env = "SEGFLEET_STEWARD_LOOK_EVERY", default_value = "5s", value_name = "TIME", value_parser = parse_duration)]
+    pub look_every: Duration,
+}
+
+/// Settings of `cancel`.
+#[derive(Debug, ClapArgs)]
+pub struct CancelArgs {
+    /// Ids of the jobs
+    #[arg(required = true)]
+    pub jobs: Vec<JobId>,
+
+    /// Whose jobs.
+    #[command(flatten)]
+    pub tenant: TenantArgs,
+
+    /// Longest time to wait for the steward's answer about one job
+    #[arg(long, default_value = "30s", value_name = "TIME", value_parser = parse_duration)]
+    pub timeout: Duration,
 }
 
 /// What is done with dead letters.
@@ -191,6 +230,10 @@ pub struct SetupArgs {
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     pub results_max_bytes: Option<i64>,
 
+    /// Most kept results; beyond, a steward deletes the oldest (default 1000000)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub results_max_messages: Option<u64>,
+
     /// How long large images and results are kept; reserved, nothing is stored there yet (default 16d)
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub blobs_max_age: Option<Duration>,
@@ -221,6 +264,7 @@ impl SetupArgs {
             jobs_max_messages: self.jobs_max_messages,
             results_max_age: self.results_max_age,
             results_max_bytes: self.results_max_bytes,
+            results_max_messages: self.results_max_messages,
             blobs_max_age: self.blobs_max_age,
             blobs_max_bytes: self.blobs_max_bytes,
             dead_max_age: self.dead_max_age,

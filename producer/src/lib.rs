@@ -1,6 +1,7 @@
 //! The client of a Segfleet: submit images, wait for outlines.
 //!
-//! [`client`] is the library; [`config`], [`commands`] and [`output`] make the `segfleet` command of it.
+//! [`client`] and [`cancel`] are the library; [`config`], [`commands`] and [`output`] make the `segfleet` command of it,
+//! and [`steward`] is what its subcommand of that name runs.
 //!
 //! ```no_run
 //! use segfleet_common::{broker::ConnectArgs, job::{Job, Options}, subject::Tenant};
@@ -18,7 +19,9 @@
 //! ```
 
 mod budget;
+pub mod cancel;
 pub mod client;
 pub mod commands;
 pub mod config;
 pub mod output;
+pub mod steward;

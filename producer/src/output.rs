@@ -120,37 +120,43 @@ fn percentile(times: &[Duration], percent: usize) -> Option<Duration> {
     times.get(last * percent / 100).copied()
 }
 
-/// The streams, then their consumers, as two tables.
+/// The streams, then their consumers, as two tables. `now` is what ages are counted from.
 #[must_use]
-pub fn status(streams: &[StreamStatus]) -> String {
+pub fn status(streams: &[StreamStatus], now: OffsetDateTime) -> String {
     let mut lines = vec![format!(
-        "{:<20} {:>10} {:>12} {:>12}",
-        "STREAM", "MESSAGES", "SIZE", "LIMIT"
+        "{:<20} {:>10} {:>12} {:>12} {:>8}",
+        "STREAM", "MESSAGES", "SIZE", "LIMIT", "OLDEST"
     )];
     lines.extend(streams.iter().map(|stream| {
         let limit = stream.max_bytes.map_or_else(|| "none".to_owned(), size);
         format!(
-            "{:<20} {:>10} {:>12} {:>12}",
+            "{:<20} {:>10} {:>12} {:>12} {:>8}",
             stream.name,
             stream.messages,
             size(stream.bytes),
-            limit
+            limit,
+            stream
+                .oldest_at
+                .map_or_else(|| "-".to_owned(), |oldest_at| age(now - oldest_at))
         )
     }));
     lines.push(String::new());
     lines.push(format!(
-        "{:<20} {:<24} {:>10} {:>10} {:>12} {:>14}",
-        "STREAM", "CONSUMER", "PENDING", "IN FLIGHT", "REDELIVERED", "WAITING PULLS"
+        "{:<20} {:<24} {:>10} {:>10} {:>12} {:>8} {:>14}",
+        "STREAM", "CONSUMER", "PENDING", "IN FLIGHT", "REDELIVERED", "ORPHANS", "WAITING PULLS"
     ));
     for stream in streams {
         lines.extend(stream.consumers.iter().map(|consumer| {
             format!(
-                "{:<20} {:<24} {:>10} {:>10} {:>12} {:>14}",
+                "{:<20} {:<24} {:>10} {:>10} {:>12} {:>8} {:>14}",
                 stream.name,
                 consumer.name,
                 consumer.pending,
                 consumer.in_flight,
                 consumer.redelivered,
+                consumer
+                    .orphans
+                    .map_or_else(|| "-".to_owned(), |orphans| orphans.to_string()),
                 consumer.waiting_pulls
             )
         }));
@@ -206,6 +212,17 @@ fn moment(moment: OffsetDateTime) -> String {
         .ok()
         .and_then(|whole| whole.format(&Rfc3339).ok())
         .unwrap_or_default()
+}
+
+/// In its largest unit; clocks that differ do not make it negative.
+fn age(age: time::Duration) -> String {
+    let seconds = age.whole_seconds().max(0);
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a size for people to read")]
@@ -289,6 +306,7 @@ mod tests {
             pending: 3,
             in_flight: 2,
             redelivered: 1,
+            orphans: Some(4),
             waiting_pulls: 0,
         };
         let stream = StreamStatus {
@@ -296,14 +314,16 @@ mod tests {
             messages: 5,
             bytes: 1536,
             max_bytes: Some(4 << 30),
+            oldest_at: Some(OffsetDateTime::UNIX_EPOCH),
             consumers: vec![consumer],
         };
         let expected = "\
-STREAM                 MESSAGES         SIZE        LIMIT
-JOBS                          5      1.5 KiB      4.0 GiB
+STREAM                 MESSAGES         SIZE        LIMIT   OLDEST
+JOBS                          5      1.5 KiB      4.0 GiB    5 min
 
-STREAM               CONSUMER                    PENDING  IN FLIGHT  REDELIVERED  WAITING PULLS
-JOBS                 normal-mock                       3          2            1              0";
-        assert_eq!(status(&[stream]), expected);
+STREAM               CONSUMER                    PENDING  IN FLIGHT  REDELIVERED  ORPHANS  WAITING PULLS
+JOBS                 normal-mock                       3          2            1        4              0";
+        let now = OffsetDateTime::UNIX_EPOCH + Duration::from_secs(300);
+        assert_eq!(status(&[stream], now), expected);
     }
 }

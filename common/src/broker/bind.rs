@@ -1,4 +1,4 @@
-//! What a worker does before its first pull: find its consumer, and check that everything has its shape.
+//! What is done before a first pull: find the consumer, and check that everything has its shape.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ pub struct BoundConsumer {
     pub attempts: u32,
 }
 
-/// A fleet that this worker cannot serve as it is; it may be tried again.
+/// A fleet that cannot be served as it is; it may be tried again.
 #[derive(Debug, Error)]
 pub enum BindError {
     /// A stream or consumer is not as it must be.
@@ -42,6 +42,14 @@ pub enum BindError {
         tenant: Tenant,
         /// The model wanted.
         model: ModelName,
+    },
+    /// A stream or consumer of all tenants is not as it must be.
+    #[error("{what} {problem}; run: segfleet setup")]
+    UnfitForAll {
+        /// The stream or consumer.
+        what: String,
+        /// What is wrong with it.
+        problem: Problem,
     },
     /// The broker does not answer now, or refuses.
     #[error(transparent)]
@@ -153,7 +161,10 @@ impl Broker {
 }
 
 /// The configuration, if it is there and `apply` changes nothing about it.
-fn check<C: Clone + Serialize>(found: Option<C>, apply: impl FnOnce(&mut C)) -> Result<C, Problem> {
+pub(super) fn check<C: Clone + Serialize>(
+    found: Option<C>,
+    apply: impl FnOnce(&mut C),
+) -> Result<C, Problem> {
     let config = found.ok_or(Problem::Missing)?;
     let mut wanted = config.clone();
     apply(&mut wanted);

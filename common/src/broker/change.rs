@@ -33,6 +33,16 @@ impl fmt::Display for FieldChange {
                 added.chain(removed).collect::<Vec<_>>().join(" ")
             );
         }
+        if let (Some(from), Some(to)) = (from.as_object(), to.as_object()) {
+            let changed = to
+                .iter()
+                .filter(|(key, value)| from.get(*key) != Some(*value));
+            let changed = changed.map(|(key, value)| {
+                let from = from.get(key).unwrap_or(&serde_json::Value::Null);
+                format!("{key} {} -> {}", show(key, from), show(key, value))
+            });
+            return f.write_str(&changed.collect::<Vec<_>>().join(", "));
+        }
         write!(f, "{field} {} -> {}", show(field, from), show(field, to))
     }
 }
@@ -141,6 +151,12 @@ mod tests {
                 "subjects +\"b\"",
             ),
             ("num_replicas", json!(1), json!(3), "num_replicas 1 -> 3"),
+            (
+                "metadata",
+                json!({"a": "1", "b": "2"}),
+                json!({"a": "1", "b": "3", "c": "4"}),
+                "b \"2\" -> \"3\", c unset -> \"4\"",
+            ),
         ];
         for (field, from, to, expected) in cases {
             let change = FieldChange {

@@ -5,7 +5,13 @@ use std::{future, io, path::PathBuf, time::Duration};
 use async_nats::{Client, ConnectOptions, Event, jetstream};
 use clap::Args;
 use thiserror::Error;
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::retry::Backoff;
 
 /// Oldest server with the features and the security fixes that the streams rely on.
 const OLDEST_SERVER: (i64, i64, i64) = (2, 12, 6);
@@ -14,6 +20,10 @@ const OLDEST_SERVER: (i64, i64, i64) = (2, 12, 6);
 const PING_INTERVAL: Duration = Duration::from_secs(7);
 /// How long closing may take: it only sends what is buffered.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait after the first connection that failed.
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+/// Longest wait after any.
+const LONGEST_RETRY: Duration = Duration::from_secs(15);
 
 /// Where the broker is and who connects: the variables and files of the `nats` command.
 #[derive(Debug, Clone, Args)]
@@ -205,6 +215,32 @@ impl Broker {
             jetstream,
             link,
         })
+    }
+
+    /// Connects, and keeps trying until somebody answers; `None` when `shutdown` comes first.
+    ///
+    /// # Errors
+    /// [`ConnectError`] for what waiting cannot mend: a file that cannot be read, a server that is too old.
+    pub async fn connect_until(
+        args: &ConnectArgs,
+        name: &str,
+        shutdown: &CancellationToken,
+    ) -> Result<Option<Self>, ConnectError> {
+        let mut backoff = Backoff::new(FIRST_RETRY, LONGEST_RETRY);
+        loop {
+            let connecting = shutdown.run_until_cancelled(Self::connect(args, name));
+            let error = match connecting.await {
+                None => return Ok(None),
+                Some(Ok(broker)) => return Ok(Some(broker)),
+                Some(Err(error @ ConnectError::Unreachable { .. })) => error,
+                Some(Err(error @ (ConnectError::File { .. } | ConnectError::TooOld { .. }))) => {
+                    return Err(error);
+                }
+            };
+            let delay = backoff.next_delay();
+            tracing::warn!("{error}; trying again in {delay:.1?}");
+            shutdown.run_until_cancelled(sleep(delay)).await;
+        }
     }
 
     /// The connection itself, for subscriptions and plain requests.

@@ -16,9 +16,9 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use crate::{
-    result::{JobError, Outcome},
+    result::{JobError, JobResult, Outcome},
     subject::{self, JobId, Tenant, header},
-    wire,
+    wire::{self, ResultFormat},
 };
 
 use super::connect::Broker;
@@ -151,6 +151,23 @@ impl Broker {
             (_, Some(ErrorCode::STREAM_STORE_FAILED)) => Err(PublishError::Full(reason(&error))),
             _ => Err(PublishError::Unavailable(reason(&error))),
         }
+    }
+
+    /// Stores a result, in the form that its job asked for.
+    ///
+    /// # Errors
+    /// [`PublishError`], as [`Broker::publish_first`].
+    pub async fn store_result(
+        &self,
+        result: &JobResult,
+        format: ResultFormat,
+    ) -> Result<First, PublishError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, format.content_type());
+        let payload = wire::encode_result(result, format).into();
+        let subject = subject::result(&result.tenant, &result.id);
+        self.publish_first(subject, Message { headers, payload })
+            .await
     }
 
     /// What the job's stored result says, if it has one.

@@ -39,6 +39,8 @@ pub struct Settings {
     pub results_max_age: Option<Duration>,
     /// Most bytes of kept results.
     pub results_max_bytes: Option<i64>,
+    /// Most kept results.
+    pub results_max_messages: Option<u64>,
     /// How long blobs are kept.
     pub blobs_max_age: Option<Duration>,
     /// Most bytes of blobs.
@@ -63,6 +65,9 @@ impl Settings {
         config.num_replicas = self.replicas.unwrap_or(config.num_replicas);
         if let Kind::Jobs(_) = kind {
             config.max_messages = self.jobs_max_messages.unwrap_or(config.max_messages);
+        }
+        if let (Kind::Results(_), Some(max_messages)) = (kind, self.results_max_messages) {
+            shape::set_results_max_messages(config, max_messages);
         }
     }
 
@@ -100,10 +105,14 @@ impl Setup<'_> {
         // Results and dead letters first: a job must never be accepted before it can be answered.
         for kind in Kind::of_tenant(self.tenant).into_iter().rev() {
             changes.push(self.stream(kind).await?);
+            if let Kind::Advisories = kind {
+                let (stream, name) = (subject::ADVISORIES_STREAM, subject::JANITOR_CONSUMER);
+                changes.push(self.consumer(stream, name, shape::apply_janitor).await?);
+            }
         }
         // Settings of consumers are the tenant's: they reach the models that there were, too.
         for model in self.broker.models(self.tenant).await?.unwrap_or_default() {
-            changes.push(self.consumer(&model).await?);
+            changes.push(self.model_consumer(&model).await?);
         }
         Ok(changes)
     }
@@ -148,15 +157,27 @@ impl Setup<'_> {
         Ok(Change::Updated(name, fields))
     }
 
-    async fn consumer(&self, model: &ModelName) -> Result<Change, StreamsError> {
+    async fn model_consumer(&self, model: &ModelName) -> Result<Change, StreamsError> {
         let stream = subject::jobs_stream(self.tenant);
         let name = subject::consumer(model);
+        let apply = |config: &mut consumer::Config| {
+            shape::apply_consumer(config, self.tenant, model);
+            self.settings.apply_consumer(config);
+        };
+        self.consumer(&stream, &name, apply).await
+    }
+
+    async fn consumer(
+        &self,
+        stream: &str,
+        name: &str,
+        apply: impl FnOnce(&mut consumer::Config),
+    ) -> Result<Change, StreamsError> {
         let what = format!("{stream} {name}");
-        let existing = find_consumer(self.broker, &stream, &name).await?;
+        let existing = find_consumer(self.broker, stream, name).await?;
         let existing = existing.map(|info| info.config);
         let mut wanted = existing.clone().unwrap_or_default();
-        shape::apply_consumer(&mut wanted, self.tenant, model);
-        self.settings.apply_consumer(&mut wanted);
+        apply(&mut wanted);
         let change = match existing {
             None => Change::Created(what.clone()),
             Some(existing) => match change::diff(&existing, &wanted) {
@@ -169,7 +190,7 @@ impl Setup<'_> {
         let done = self
             .broker
             .jetstream()
-            .create_consumer_on_stream(config, &stream)
+            .create_consumer_on_stream(config, stream)
             .await;
         done.map_err(|error| failed(&what, &error))?;
         Ok(change)

@@ -135,6 +135,28 @@ pub(super) fn add_model(config: &mut stream::Config, tenant: &Tenant, model: &Mo
     }
 }
 
+/// Sets how many results are kept at most, where an operator said it.
+pub(super) fn set_results_max_messages(config: &mut stream::Config, max_messages: u64) {
+    let key = subject::RESULTS_MAX_MESSAGES_KEY.to_owned();
+    config.metadata.insert(key, max_messages.to_string());
+}
+
+/// Sets what must hold of the consumer that hands the broker's notices to stewards.
+pub(super) fn apply_janitor(config: &mut consumer::Config) {
+    let name = subject::JANITOR_CONSUMER.to_owned();
+    config.durable_name = Some(name.clone());
+    config.name = Some(name);
+    config.filter_subject = String::new();
+    config.ack_policy = AckPolicy::Explicit;
+    config.deliver_policy = DeliverPolicy::All;
+    config.ack_wait = limits::ADVISORIES_ACK_WAIT;
+    // A notice is handed out until the job is ended.
+    config.max_deliver = -1;
+    config.backoff = Vec::new();
+    config.headers_only = false;
+    config.inactive_threshold = Duration::ZERO;
+}
+
 /// Sets what must hold of the consumer that hands out a model's jobs.
 pub(super) fn apply_consumer(config: &mut consumer::Config, tenant: &Tenant, model: &ModelName) {
     let name = subject::consumer(model);

@@ -1,13 +1,14 @@
 //! How full the streams are and what the consumers do, for people to read.
 
 use futures_util::TryStreamExt;
+use time::OffsetDateTime;
 
 use super::{
     connect::Broker,
     shape::Kind,
     streams::{StreamsError, failed, find_stream},
 };
-use crate::subject::Tenant;
+use crate::subject::{self, Tenant};
 
 /// How full a stream is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub struct StreamStatus {
     pub bytes: u64,
     /// Most bytes, if there is a limit.
     pub max_bytes: Option<u64>,
+    /// When the oldest of them was stored.
+    pub oldest_at: Option<OffsetDateTime>,
     /// Its consumers.
     pub consumers: Vec<ConsumerStatus>,
 }
@@ -35,6 +38,8 @@ pub struct ConsumerStatus {
     pub in_flight: usize,
     /// Of those, handed out more than once.
     pub redelivered: usize,
+    /// Jobs that it will not hand out again and that nobody has ended; `None` where it hands out no jobs.
+    pub orphans: Option<u64>,
     /// Pulls that wait for a job: idle slots in the fleet.
     pub waiting_pulls: usize,
 }
@@ -47,9 +52,39 @@ impl Broker {
     pub async fn status(&self, tenant: &Tenant) -> Result<Vec<Option<StreamStatus>>, StreamsError> {
         let mut streams = Vec::new();
         for kind in Kind::of_tenant(tenant) {
-            streams.push(self.stream_status(&kind.name()).await?);
+            let mut status = self.stream_status(&kind.name()).await?;
+            if let (Kind::Jobs(_), Some(status)) = (kind, &mut status) {
+                self.count_orphans(tenant, status).await?;
+            }
+            streams.push(status);
         }
         Ok(streams)
+    }
+
+    /// Sets the orphans of each consumer.
+    async fn count_orphans(
+        &self,
+        tenant: &Tenant,
+        status: &mut StreamStatus,
+    ) -> Result<(), StreamsError> {
+        let known = |consumer: &ConsumerStatus| {
+            consumer.pending + u64::try_from(consumer.in_flight).unwrap_or(0)
+        };
+        // Counting a model's jobs costs the broker a look at each, so it is done only where some are missing.
+        let all_known = status.messages <= status.consumers.iter().map(known).sum();
+        for consumer in &mut status.consumers {
+            let Some(model) = subject::model_of_consumer(&consumer.name) else {
+                continue;
+            };
+            let n_jobs = if all_known {
+                known(consumer)
+            } else {
+                self.count_jobs(tenant, &model).await?
+            };
+            // The stream and its consumers are not asked at the same moment.
+            consumer.orphans = Some(n_jobs.saturating_sub(known(consumer)));
+        }
+        Ok(())
     }
 
     async fn stream_status(&self, name: &str) -> Result<Option<StreamStatus>, StreamsError> {
@@ -65,6 +100,7 @@ impl Broker {
                 pending: info.num_pending,
                 in_flight: info.num_ack_pending,
                 redelivered: info.num_redelivered,
+                orphans: None,
                 waiting_pulls: info.num_waiting,
             })
             .collect();
@@ -74,6 +110,7 @@ impl Broker {
             name: name.to_owned(),
             messages: info.state.messages,
             bytes: info.state.bytes,
+            oldest_at: (info.state.messages > 0).then_some(info.state.first_timestamp),
             max_bytes: u64::try_from(info.config.max_bytes).ok(),
             consumers,
         }))

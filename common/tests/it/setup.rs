@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use async_nats::jetstream::consumer::{FromConsumer as _, pull};
 use segfleet_common::{
     broker::{BindError, Broker, ConnectArgs, Settings, Setup, StreamsError},
     limits,
@@ -66,6 +67,7 @@ async fn run_again_it_changes_what_changed_and_says_so() {
         .expect("set up");
     let expected = [
         "created  ADVISORIES",
+        "created  ADVISORIES janitor",
         "created  DEAD",
         "created  BLOBS-lab",
         "created  RESULTS-lab",
@@ -85,6 +87,7 @@ async fn run_again_it_changes_what_changed_and_says_so() {
         ack_wait: Some(Duration::from_secs(60)),
         attempts: Some(3),
         results_max_age: Some(Duration::from_secs(3600)),
+        results_max_messages: Some(500),
         jobs_max_messages: Some(10),
         ..Settings::default()
     };
@@ -97,7 +100,7 @@ async fn run_again_it_changes_what_changed_and_says_so() {
         .filter(|line| !line.starts_with("kept "))
         .collect();
     let expected = [
-        "changed  RESULTS-lab: max_age 1d -> 1h",
+        "changed  RESULTS-lab: max_age 1d -> 1h, segfleet.results-max-messages unset -> \"500\"",
         "changed  JOBS-lab: max_msgs 1000000 -> 10, subjects +\"segment.jobs.lab.u2.*\"",
         "changed  JOBS-lab normal-mock: ack_wait 30s -> 1m, max_deliver 10 -> 8",
         "created  JOBS-lab normal-u2",
@@ -114,6 +117,7 @@ async fn what_is_not_said_is_kept() {
     let settings = Settings {
         attempts: Some(3),
         jobs_max_messages: Some(10),
+        results_max_messages: Some(500),
         ..Settings::default()
     };
     operator
@@ -198,6 +202,47 @@ async fn a_worker_says_what_is_missing_or_has_drifted() {
         .await
         .expect("mended");
     operator.bind("mock").await.expect("as it should be");
+}
+
+#[tokio::test]
+async fn a_steward_says_what_is_missing_or_has_drifted() {
+    let server = Server::start();
+    let operator = Operator::connect(&server).await;
+    let Operator { broker, .. } = &operator;
+    let problem = async || {
+        let bound = broker.notices().await;
+        bound.err().map(|error| error.to_string())
+    };
+    let missing = "ADVISORIES is not set up; run: segfleet setup";
+    assert_eq!(problem().await.as_deref(), Some(missing));
+    operator
+        .set_up(&["mock"], Settings::default())
+        .await
+        .expect("set up");
+    assert_eq!(problem().await, None);
+    let stream = broker.jetstream().get_stream("ADVISORIES").await;
+    let stream = stream.expect("there");
+    let mut config = stream.consumer_info("janitor").await.expect("there").config;
+    config.ack_wait = Duration::from_secs(1);
+    let config = pull::Config::try_from_consumer_config(config).expect("a pull consumer");
+    stream
+        .update_consumer(config)
+        .await
+        .expect("anybody may break it");
+    let drifted = "ADVISORIES janitor has drifted (ack_wait 1s -> 30s); run: segfleet setup";
+    assert_eq!(problem().await.as_deref(), Some(drifted));
+    stream
+        .delete_consumer("janitor")
+        .await
+        .expect("anybody may");
+    let missing = "ADVISORIES janitor is not set up; run: segfleet setup";
+    assert_eq!(problem().await.as_deref(), Some(missing));
+    let mended = operator
+        .set_up(&["mock"], Settings::default())
+        .await
+        .expect("set up");
+    assert!(mended.contains(&"created  ADVISORIES janitor".to_owned()));
+    assert_eq!(problem().await, None);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! `segfleet status`.
 
 use segfleet_common::broker::Broker;
+use time::OffsetDateTime;
 
 use super::{CommandError, Exit, remark, say};
 use crate::{config::TenantArgs, output};
@@ -9,7 +10,7 @@ pub(super) async fn run(broker: &Broker, args: &TenantArgs) -> Result<Exit, Comm
     let streams = broker.status(&args.tenant).await?;
     let missing = streams.iter().any(Option::is_none);
     let streams: Vec<_> = streams.into_iter().flatten().collect();
-    say(&output::status(&streams));
+    say(&output::status(&streams, OffsetDateTime::now_utc()));
     if missing {
         remark(&format!(
             "not everything is set up; run: segfleet setup --tenant {}",

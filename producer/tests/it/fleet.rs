@@ -117,7 +117,7 @@ impl Drop for Fleet {
 }
 
 /// Takes away the settings of whoever runs the tests.
-fn clean(command: &mut Command) -> &mut Command {
+pub(crate) fn clean(command: &mut Command) -> &mut Command {
     let inherited = std::env::vars_os().map(|(name, _)| name);
     let ours = |name: &OsString| {
         ["SEGFLEET_", "NATS_"]

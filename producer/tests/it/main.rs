@@ -9,3 +9,4 @@ mod many;
 mod readme;
 #[path = "../../../common/tests/it/server.rs"]
 mod server;
+mod steward;

@@ -1,0 +1,200 @@
+//! What a tenant's queue looks like to whoever watches over it.
+
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::Info;
+use futures_util::TryStreamExt;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    connect::Broker,
+    streams::{StreamsError, failed, find_stream},
+};
+use crate::{
+    limits,
+    subject::{self, ModelName, Tenant},
+};
+
+/// A place behind every message; asked from there, the broker counts subjects without naming any.
+const BEHIND_ALL: u64 = 1 << 40;
+
+/// A tenant's queue at one moment.
+#[derive(Debug, Clone)]
+pub struct Queue {
+    /// Its stream.
+    pub stream: String,
+    /// Jobs in it.
+    pub messages: u64,
+    /// Who hands them out, by model.
+    pub consumers: Vec<QueueConsumer>,
+}
+
+/// What the consumer of one model has handed out and has left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueConsumer {
+    /// Its name.
+    pub name: String,
+    /// The model.
+    pub model: ModelName,
+    /// How long a delivery may stay silent.
+    pub ack_wait: Duration,
+    /// How often the broker hands a job out.
+    pub max_deliver: u32,
+    /// Pulls that wait for a job: idle slots in the fleet.
+    pub waiting_pulls: usize,
+    /// Jobs not yet handed out.
+    pub pending: u64,
+    /// Where it is with its jobs.
+    pub progress: Progress,
+}
+
+/// Where a consumer is with its jobs: as long as this stays the same, nothing happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Jobs handed out and not settled.
+    pub in_flight: usize,
+    /// Of those, handed out more than once.
+    pub redelivered: usize,
+    /// Deliveries so far.
+    pub deliveries: u64,
+    /// Place of the last job handed out.
+    pub handed_out_to: u64,
+    /// Up to this place no job is in flight.
+    pub settled_to: u64,
+}
+
+impl Queue {
+    /// Jobs that no consumer will hand out again, of all models: the broker gave up on them, and nobody has ended
+    /// them yet.
+    #[must_use]
+    pub fn orphans(&self) -> u64 {
+        let known = |consumer: &QueueConsumer| {
+            consumer.pending + consumer.progress.in_flight.try_into().unwrap_or(0)
+        };
+        let known: u64 = self.consumers.iter().map(known).sum();
+        // The stream and its consumers are not asked at the same moment.
+        self.messages.saturating_sub(known)
+    }
+}
+
+impl QueueConsumer {
+    fn from_info(info: Info) -> Option<Self> {
+        let model = subject::model_of_consumer(&info.name)?;
+        // The broker does not move the floor past a job that it gave up on until nothing is in flight.
+        let settled_to = match info.num_ack_pending {
+            0 => info.delivered.stream_sequence,
+            _ => info.ack_floor.stream_sequence,
+        };
+        Some(Self {
+            name: info.name,
+            model,
+            ack_wait: info.config.ack_wait,
+            max_deliver: u32::try_from(info.config.max_deliver).unwrap_or(u32::MAX),
+            waiting_pulls: info.num_waiting,
+            pending: info.num_pending,
+            progress: Progress {
+                in_flight: info.num_ack_pending,
+                redelivered: info.num_redelivered,
+                deliveries: info.delivered.consumer_sequence,
+                handed_out_to: info.delivered.stream_sequence,
+                settled_to,
+            },
+        })
+    }
+}
+
+#[derive(Serialize)]
+struct CountRequest<'a> {
+    subjects_filter: &'a str,
+    offset: u64,
+}
+
+#[derive(Deserialize)]
+struct CountReply {
+    #[serde(default)]
+    total: u64,
+}
+
+impl Broker {
+    /// The tenants that are set up, by name.
+    ///
+    /// # Errors
+    /// [`StreamsError`] when the broker cannot be asked.
+    pub async fn tenants(&self) -> Result<Vec<Tenant>, StreamsError> {
+        let names: Result<Vec<String>, _> = self.jetstream().stream_names().try_collect().await;
+        let names = names.map_err(|error| failed("the list of streams", &error))?;
+        let mut tenants: Vec<Tenant> = names
+            .iter()
+            .filter_map(|name| subject::tenant_of_jobs_stream(name))
+            .collect();
+        tenants.sort();
+        Ok(tenants)
+    }
+
+    /// The tenant's queue, or `None` where it is not set up.
+    ///
+    /// # Errors
+    /// [`StreamsError`] when the broker cannot be asked.
+    pub async fn queue(&self, tenant: &Tenant) -> Result<Option<Queue>, StreamsError> {
+        let name = subject::jobs_stream(tenant);
+        let Some(stream) = find_stream(self, &name).await? else {
+            return Ok(None);
+        };
+        let infos: Result<Vec<Info>, _> = stream.consumers().try_collect().await;
+        let infos = infos.map_err(|error| failed(&name, &error))?;
+        let mut consumers: Vec<QueueConsumer> = infos
+            .into_iter()
+            .filter_map(QueueConsumer::from_info)
+            .collect();
+        consumers.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(Some(Queue {
+            stream: name,
+            messages: stream.cached_info().state.messages,
+            consumers,
+        }))
+    }
+
+    /// How many jobs of a model are in the queue, whatever state they are in. Costs the broker a look at each.
+    ///
+    /// # Errors
+    /// [`StreamsError`] when the broker cannot be asked.
+    pub async fn count_jobs(
+        &self,
+        tenant: &Tenant,
+        model: &ModelName,
+    ) -> Result<u64, StreamsError> {
+        let stream = subject::jobs_stream(tenant);
+        let request = CountRequest {
+            subjects_filter: &subject::jobs_of(tenant, model),
+            offset: BEHIND_ALL,
+        };
+        let reply: Result<CountReply, _> = self.ask(subject::stream_info(&stream), &request).await;
+        match reply {
+            // One message a subject, so subjects are jobs.
+            Ok(reply) => Ok(reply.total),
+            Err(refusal) => Err(refusal.about(&stream)),
+        }
+    }
+
+    /// Deletes the oldest of a tenant's results beyond the number that it may keep; says how many went.
+    ///
+    /// # Errors
+    /// [`StreamsError`] when the broker refuses or does not answer.
+    pub async fn trim_results(&self, tenant: &Tenant) -> Result<u64, StreamsError> {
+        let name = subject::results_stream(tenant);
+        let Some(stream) = find_stream(self, &name).await? else {
+            return Ok(0);
+        };
+        let info = stream.cached_info();
+        let key = subject::RESULTS_MAX_MESSAGES_KEY;
+        let set = info.config.metadata.get(key);
+        let keep = set
+            .and_then(|value| value.parse().ok())
+            .unwrap_or(limits::RESULTS_MESSAGES);
+        if info.state.messages <= keep {
+            return Ok(0);
+        }
+        let purged = stream.purge().keep(keep).await;
+        Ok(purged.map_err(|error| failed(&name, &error))?.purged)
+    }
+}

@@ -1,0 +1,159 @@
+//! Ending a job that no worker will end: the last rows of the settlement table, carried out from outside.
+//!
+//! First the result is stored, then the dead letter, and only then the job leaves the queue, so a crash between any two
+//! steps loses nothing: whoever comes next finds what is there and does the rest.
+
+use async_nats::HeaderMap;
+use segfleet_common::{
+    broker::{FetchError, First, GivenUp, Message, PublishError, StoredMessage, StreamsError},
+    limits::FUSE_DELIVERIES,
+    result::{JobError, JobResult, Outcome, Timings},
+    subject::{JobSubject, header},
+    trace::trace_id,
+    wire::{self, JobMessage, ResultFormat},
+};
+use thiserror::Error;
+
+use super::Steward;
+
+/// Why a job was not ended; it may be tried again.
+#[derive(Debug, Error)]
+pub(super) enum EndError {
+    #[error(transparent)]
+    Streams(#[from] StreamsError),
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// A replica may not have it yet.
+    #[error("the job has a result that cannot be found yet")]
+    AnswerNotFound,
+}
+
+impl Steward {
+    /// Ends the job in this message of a job stream, after `deliveries` of which none came to an end.
+    pub(super) async fn end(
+        &self,
+        stream: &str,
+        message: &StoredMessage,
+        deliveries: u32,
+    ) -> Result<(), EndError> {
+        let broker = &self.broker;
+        let Ok(job) = message.subject.parse::<JobSubject>() else {
+            tracing::warn!(
+                stream,
+                subject = message.subject,
+                "deleting a message that is not a job's"
+            );
+            return Ok(broker.delete_message(stream, message.sequence).await?);
+        };
+        let given_up = match broker.find_answer(&job.tenant, &job.job).await? {
+            Some(answered) => answered.given_up().cloned(),
+            None => self.give_up(&job, message, deliveries).await?,
+        };
+        if let Some(error) = &given_up {
+            self.bury(&job, message, deliveries, error).await?;
+        }
+        broker.delete_message(stream, message.sequence).await?;
+        let ending = given_up.map_or("already answered", |error| error.code.as_str());
+        tracing::info!(job.id = %job.job, subject = %job, deliveries, ending, "ended a job that the broker gave up on");
+        Ok(())
+    }
+
+    /// Stores the error as the job's result, and says which error the result has that the job now has.
+    async fn give_up(
+        &self,
+        job: &JobSubject,
+        message: &StoredMessage,
+        deliveries: u32,
+    ) -> Result<Option<JobError>, EndError> {
+        // Beyond the attempts the broker hands out some more, for workers that die before they can count.
+        let attempts = deliveries.saturating_sub(FUSE_DELIVERIES).max(1);
+        let error = JobError::attempts_exhausted(attempts);
+        let outcome = Outcome::Error(error.clone());
+        match self.answer(job, message, outcome, Some(deliveries)).await? {
+            First::Stored => Ok(Some(error)),
+            First::Exists => {
+                let answered = self.broker.find_answer(&job.tenant, &job.job).await?;
+                let answered = answered.ok_or(EndError::AnswerNotFound)?;
+                Ok(answered.given_up().cloned())
+            }
+        }
+    }
+
+    /// Stores a job's result that no work led to, in the form that the job asked for.
+    pub(super) async fn answer(
+        &self,
+        job: &JobSubject,
+        message: &StoredMessage,
+        outcome: Outcome,
+        attempt: Option<u32>,
+    ) -> Result<First, PublishError> {
+        let metadata = wire::read_metadata(&JobMessage {
+            payload: &message.payload,
+            content_type: message.header(header::CONTENT_TYPE),
+            options: message.header(header::OPTIONS),
+        });
+        let trace_id = message.header(header::TRACEPARENT).and_then(trace_id);
+        let result = JobResult {
+            id: job.job.clone(),
+            tenant: job.tenant.clone(),
+            outcome,
+            image: None,
+            model: None,
+            timings: Timings::new(),
+            attempt,
+            worker: Some(self.config.name.clone()),
+            trace_id: trace_id.map(str::to_owned),
+            metadata,
+        };
+        let format = ResultFormat::accepted(message.header(header::ACCEPT));
+        self.broker.store_result(&result, format).await
+    }
+
+    /// Writes the dead letter, if need be without some of the job's own headers. One that exists is from an earlier try.
+    async fn bury(
+        &self,
+        job: &JobSubject,
+        message: &StoredMessage,
+        deliveries: u32,
+        error: &JobError,
+    ) -> Result<(), EndError> {
+        let all = message.headers.clone();
+        for headers in [all, needed(&message.headers), HeaderMap::new()] {
+            let given_up = GivenUp {
+                job,
+                error,
+                attempts: deliveries,
+                worker: &self.config.name,
+                queued_at: message.stored_at,
+                headers: &headers,
+            };
+            let letter = Message {
+                headers: given_up.to_headers(),
+                payload: message.payload.clone(),
+            };
+            match self.broker.publish_first(given_up.subject(), letter).await {
+                Ok(First::Stored | First::Exists) => return Ok(()),
+                Err(error @ PublishError::TooLarge { .. }) => {
+                    tracing::warn!(job.id = %job.job, n_headers = headers.len(), %error, "a dead letter is too large");
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        tracing::error!(job.id = %job.job, "a dead letter cannot be kept; raise the broker's max_payload");
+        Ok(())
+    }
+}
+
+/// The headers without which a job cannot be read, or its result not used.
+fn needed(headers: &HeaderMap) -> HeaderMap {
+    let names = [header::CONTENT_TYPE, header::ACCEPT, header::OPTIONS];
+    let mut needed = HeaderMap::new();
+    for name in names {
+        if let Some(value) = headers.get_last(name) {
+            needed.insert(name, value.clone());
+        }
+    }
+    needed
+}

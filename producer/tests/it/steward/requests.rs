@@ -1,0 +1,119 @@
+//! What a steward does when it is asked.
+
+use super::{raw::Raw, *};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cancel_ends_what_is_not_answered() {
+    let (mut fleet, broker) = start().await;
+    let missing = fleet.segfleet(&["cancel", "j1"]);
+    assert_eq!(missing.status.code(), Some(3));
+    let expected = "no steward is running; start one: segfleet steward";
+    assert!(stderr(&missing).contains(expected), "{}", stderr(&missing));
+    let steward = Steward::start(&fleet, "s1");
+    steward.until_says("listening for").await;
+    let mut replies = listen(&broker, "segment.replies.public.*").await;
+    let mut stops = listen(&broker, "segment.stop.public.*").await;
+    submit(&broker, &["j1", "j2"], &[("Accept", "application/json")]).await;
+    let check = |args: &[&str], code: i32, words: &str| {
+        let done = fleet.segfleet(&[&["cancel"], args].concat());
+        let said = stdout(&done) + &stderr(&done);
+        assert_eq!(done.status.code(), Some(code), "{args:?}: {said}");
+        assert!(said.contains(words), "{args:?}: {said}");
+    };
+    check(&["j1"], 0, "job j1 is cancelled");
+    let reply = next(&mut replies).await;
+    let result: Value = serde_json::from_slice(&reply.payload).expect("JSON");
+    let expected = json!({
+        "v": 1, "id": "j1", "tenant": "public", "status": "cancelled", "timings_ms": {}, "worker": "s1",
+        "metadata": {"file": "horse.png"},
+    });
+    assert_eq!(result, expected);
+    assert_eq!(
+        next(&mut stops).await.subject.as_str(),
+        "segment.stop.public.j1"
+    );
+    assert_eq!(messages(&broker, "JOBS").await, 1);
+    check(&["j1"], 0, "job j1 is cancelled");
+    check(&["j1", "nobody"], 1, "job nobody is unknown");
+    let answered =
+        json!({"v": 1, "id": "j2", "tenant": "public", "status": "expired", "timings_ms": {}});
+    store(&broker, "j2", &answered).await;
+    next(&mut replies).await;
+    check(&["j2"], 1, "job j2 is answered already: expired");
+    check(&["j:2"], 2, "must be 1 to 64 characters");
+    check(&["j2", "--tenant", "lab"], 3, "tenant lab is not set up");
+    // What is answered stays in the queue, for a worker to find it so.
+    assert_eq!(messages(&broker, "JOBS").await, 1);
+    // One in work: whoever has it may settle it as if nothing had happened.
+    submit(&broker, &["j3"], &[]).await;
+    let in_work = [pull_one(&broker).await, pull_one(&broker).await];
+    check(&["j3"], 0, "job j3 is cancelled");
+    assert_eq!(
+        next(&mut replies).await.subject.as_str(),
+        "segment.replies.public.j3"
+    );
+    for job in in_work {
+        job.double_ack().await.expect("taken");
+    }
+    assert_eq!(messages(&broker, "JOBS").await, 0);
+    // A job sent again after it was cancelled is worked on, and its client hears nothing new.
+    submit(&broker, &["j1"], &[]).await;
+    fleet.start_worker("w1");
+    until_messages(&broker, "JOBS", 0).await;
+    assert_eq!(stored(&broker, "j1").await, expected);
+    broker.client().flush().await.expect("connected");
+    replies.unsubscribe().await.expect("connected");
+    assert_eq!(replies.count().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_tell_of_the_queue_and_refuse_what_cannot_be() {
+    let (fleet, broker) = start().await;
+    let steward = Steward::start(&fleet, "s1");
+    steward.until_says("listening for").await;
+    submit(&broker, &["j1", "j2"], &[]).await;
+    let client = broker.client();
+    let info = client.request("segment.info.public", "".into()).await;
+    let info: Value = serde_json::from_slice(&info.expect("an answer").payload).expect("JSON");
+    let expected = json!({"v": 1, "tenant": "public", "models": [
+        {"model": "mock", "queued": 0, "running": 0, "redelivered": 0, "idle_slots": 0},
+        {"model": "threshold", "queued": 2, "running": 0, "redelivered": 0, "idle_slots": 0},
+    ]});
+    assert_eq!(info, expected);
+    let refusals = [
+        ("segment.info.lab", "404", "tenant lab is not set up"),
+        (
+            "segment.info.l:ab",
+            "400",
+            "tenant \"l:ab\" must be 1 to 64 characters",
+        ),
+        (
+            "segment.cancel.public.j:1",
+            "400",
+            "job id \"j:1\" must be 1 to 64 characters",
+        ),
+    ];
+    for (subject, code, words) in refusals {
+        let reply = client.request(subject, "".into()).await.expect("an answer");
+        let headers = reply.headers.expect("headers");
+        let header = |name| {
+            headers
+                .get(name)
+                .map_or("", async_nats::HeaderValue::as_str)
+        };
+        assert_eq!(header("Nats-Service-Error-Code"), code, "{subject}");
+        let error = header("Nats-Service-Error");
+        assert!(error.contains(words), "{subject}: {error}");
+    }
+    // A request that breaks the connection it comes on is answered by nobody, and the next one is.
+    let mut raw = Raw::connect(&fleet);
+    raw.send(b"HPUB segment.cancel.public.j1 raw 22 22\r\nNATS/1.0\r\nno colon\r\n\r\n\r\n");
+    steward.until_says("lost the broker").await;
+    let cancel = async || fleet.segfleet(&["cancel", "j1", "--timeout", "1s"]);
+    until("cancelled", async || cancel().await.status.success()).await;
+    let ping = client
+        .request("$SRV.PING.segfleet-steward", "".into())
+        .await;
+    let ping: Value = serde_json::from_slice(&ping.expect("an answer").payload).expect("JSON");
+    assert_eq!(ping["name"], "segfleet-steward");
+}
