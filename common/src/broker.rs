@@ -19,7 +19,7 @@ mod status;
 mod stored;
 mod streams;
 
-pub use bind::{BindError, BoundConsumer, Flow, Problem};
+pub use bind::{BindError, BoundConsumer, Problem};
 pub use change::{Change, FieldChange};
 pub use connect::{Broker, ConnectArgs, ConnectError, Link};
 pub use dead::{DeadError, DeadFilter, DeadLetter, GivenUp};

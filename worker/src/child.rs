@@ -4,7 +4,7 @@
 //!
 //! | from | to | what |
 //! |---|---|---|
-//! | parent | child's standard input | a [`Task`]: its length (4 bytes, big endian) and a MessagePack map |
+//! | parent | child's standard input | a task: its length (4 bytes, big endian) and a MessagePack map |
 //! | child | parent | how much memory the image may need, in bytes (8 bytes, big endian) |
 //! | parent | child | one byte: the memory is there, go on |
 //! | child | parent | the result as MessagePack, up to the end of the stream |

@@ -3,7 +3,6 @@
 use std::{
     num::NonZeroUsize,
     path::{Path, PathBuf},
-    process,
     sync::Arc,
     thread,
     time::Duration,
@@ -11,7 +10,7 @@ use std::{
 
 use clap::{Parser, Subcommand};
 use segfleet_common::{
-    args::{Format, OptionArgs, parse_bytes, parse_duration},
+    args::{Format, OptionArgs, default_name, parse_bytes, parse_duration, parse_name},
     broker::ConnectArgs,
     decode::DecodeLimits,
     forms::Form,
@@ -40,9 +39,6 @@ const UNKNOWN_MEMORY_BYTES: u64 = 512 * 1024 * 1024;
 const LEAST_RUN_TIME: Duration = Duration::from_secs(1);
 /// How long nothing may move while jobs wait and slots are free.
 const STALL_TIME: Duration = Duration::from_secs(30);
-
-/// Longest name of a worker.
-const NAME_BYTES: usize = 200;
 
 /// Pulls jobs from NATS JetStream, segments their images and publishes the outlines of all objects.
 ///
@@ -119,7 +115,7 @@ pub struct RunArgs {
     pub threads: Option<NonZeroUsize>,
 
     /// Name in results and logs [default: the host's name and the process id]
-    #[arg(long, env = "SEGFLEET_WORKER_NAME", value_name = "NAME")]
+    #[arg(long, env = "SEGFLEET_WORKER_NAME", value_name = "NAME", value_parser = parse_name)]
     pub name: Option<String>,
 
     /// Time that running jobs have to finish after SIGTERM; what is left then goes back to the queue
@@ -302,13 +298,6 @@ impl Config {
                 models.len(),
             ));
         }
-        let name = args.name.unwrap_or_else(default_name);
-        // It travels in headers, which are lines.
-        if name.is_empty() || name.len() > NAME_BYTES || name.contains(char::is_control) {
-            mistakes.push(format!(
-                "--name {name:?} must be 1 to {NAME_BYTES} bytes without control characters"
-            ));
-        }
         let image_memory_bytes = args
             .image_memory
             .map_or_else(default_image_memory_bytes, i64::unsigned_abs);
@@ -319,7 +308,7 @@ impl Config {
         let cpus = || thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let n_threads = args.threads.map_or_else(cpus, NonZeroUsize::get);
         Ok(Self {
-            name,
+            name: args.name.unwrap_or_else(|| default_name("worker")),
             connect: args.connect,
             tenants,
             models,
@@ -359,17 +348,6 @@ fn check_bounds(image_memory_bytes: u64, max_run_time: Duration) -> Vec<String> 
 /// Half of what this process may use: the other half is for messages, masks, outlines and models.
 fn default_image_memory_bytes() -> u64 {
     container_limit_bytes(Path::new("/")).map_or(UNKNOWN_MEMORY_BYTES, |bytes| bytes / 2)
-}
-
-/// In a container the process id is 1 and the host's name tells workers apart; elsewhere it is the reverse.
-fn default_name() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = host.trim();
-    format!(
-        "{}-{}",
-        if host.is_empty() { "worker" } else { host },
-        process::id()
-    )
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use segfleet_common::{
     limits::HEARTBEATS_PER_ACK_WAIT,
     retry::Backoff,
     subject::{JobSubject, header},
+    trace,
 };
 use thiserror::Error;
 use time::OffsetDateTime;
@@ -142,17 +143,10 @@ impl Delivery {
         header_text(&self.headers, name)
     }
 
-    /// The trace that the job's sender is in: 32 hexadecimal digits.
-    ///
-    /// Source: W3C Trace Context, level 1, section 3.2 (`version-traceid-parentid-flags`).
+    /// The trace that the job's sender is in.
     pub(crate) fn trace_id(&self) -> Option<String> {
-        let mut fields = self.header(header::TRACEPARENT)?.split('-');
-        let (_version, trace_id) = (fields.next()?, fields.next()?);
-        let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-        let valid = trace_id.len() == 32
-            && trace_id.bytes().all(is_hex)
-            && trace_id.bytes().any(|byte| byte != b'0');
-        valid.then(|| trace_id.to_owned())
+        let trace_id = self.header(header::TRACEPARENT).and_then(trace::trace_id);
+        trace_id.map(str::to_owned)
     }
 
     /// Double-acks: the job leaves the queue.

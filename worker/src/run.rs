@@ -6,10 +6,7 @@ use std::{
     time::Duration,
 };
 
-use segfleet_common::{
-    broker::{Broker, ConnectArgs, ConnectError},
-    retry::Backoff,
-};
+use segfleet_common::broker::{Broker, ConnectError};
 use thiserror::Error;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::{
@@ -85,7 +82,8 @@ impl RunReport {
 /// # Errors
 /// [`RunError`] for what waiting cannot mend.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<RunReport, RunError> {
-    let Some(broker) = connect(&config.connect, &config.name, &shutdown).await? else {
+    let connected = Broker::connect_until(&config.connect, &config.name, &shutdown).await?;
+    let Some(broker) = connected else {
         return Ok(RunReport::IDLE);
     };
     let sources = sources(&config);
@@ -174,33 +172,6 @@ fn sources(config: &Config) -> Vec<Source> {
         }
     }
     sources
-}
-
-/// Connects, and keeps trying until `shutdown`; then `None`.
-async fn connect(
-    args: &ConnectArgs,
-    name: &str,
-    shutdown: &CancellationToken,
-) -> Result<Option<Broker>, ConnectError> {
-    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
-    loop {
-        let Some(connected) = shutdown
-            .run_until_cancelled(Broker::connect(args, name))
-            .await
-        else {
-            return Ok(None);
-        };
-        let error = match connected {
-            Ok(broker) => return Ok(Some(broker)),
-            Err(error @ ConnectError::Unreachable { .. }) => error,
-            Err(error @ (ConnectError::File { .. } | ConnectError::TooOld { .. })) => {
-                return Err(error);
-            }
-        };
-        let delay = backoff.next_delay();
-        tracing::warn!("{error}; trying again in {delay:.1?}");
-        shutdown.run_until_cancelled(sleep(delay)).await;
-    }
 }
 
 /// Lets running jobs finish within `grace`, then gives back the rest. Whether there was none.

@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 
-use segfleet_common::broker::Flow;
+use segfleet_common::broker::QueueConsumer;
 use tokio::time::sleep;
 
 use crate::worker::{Source, Worker};
@@ -41,39 +41,40 @@ async fn look(worker: &Worker, source: &Source) -> Result<Infallible, Stalled> {
     let mut before = None;
     loop {
         sleep(worker.stall_time).await;
-        let flow = worker.broker.flow(&source.tenant, &source.model).await;
-        // A broker that does not answer, or has no such consumer, ends the pull.
-        let Ok(Some(flow)) = flow else { continue };
-        let verdict = before.map_or(Verdict::Fine, |before| judge(&before, &flow));
-        before = Some(flow);
         let (tenant, model) = (&source.tenant, &source.model);
+        let looked = worker.broker.queue_consumer(tenant, model).await;
+        // A broker that does not answer, or has no such consumer, ends the pull.
+        let Ok(Some(now)) = looked else { continue };
+        let verdict = before.map_or(Verdict::Fine, |before| judge(&before, &now));
         match verdict {
             Verdict::Fine => {}
             Verdict::Full => tracing::warn!(
                 %tenant, %model,
                 "{} jobs wait while {} are in flight or wait to be tried again, which is the limit",
-                flow.n_waiting, flow.n_in_flight
+                now.pending, now.progress.in_flight
             ),
             Verdict::Paused => tracing::warn!(
                 %tenant, %model,
                 "{} jobs wait, and their consumer is paused",
-                flow.n_waiting
+                now.pending
             ),
             Verdict::Stalled => {
                 return Err(Stalled {
-                    n_waiting: flow.n_waiting,
+                    n_waiting: now.pending,
                 });
             }
         }
+        before = Some(now);
     }
 }
 
-fn judge(before: &Flow, now: &Flow) -> Verdict {
-    if before.n_waiting == 0 || now.n_waiting == 0 || now.n_deliveries != before.n_deliveries {
+fn judge(before: &QueueConsumer, now: &QueueConsumer) -> Verdict {
+    let moved = now.progress.deliveries != before.progress.deliveries;
+    if before.pending == 0 || now.pending == 0 || moved {
         Verdict::Fine
     } else if now.paused {
         Verdict::Paused
-    } else if now.n_in_flight >= now.max_in_flight {
+    } else if now.progress.in_flight >= now.max_in_flight {
         Verdict::Full
     } else {
         Verdict::Stalled
@@ -82,55 +83,43 @@ fn judge(before: &Flow, now: &Flow) -> Verdict {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use segfleet_common::broker::Progress;
+
     use super::*;
 
     #[test]
     fn only_what_has_no_reason_is_a_stall() {
-        let before = Flow {
-            n_waiting: 3,
-            n_in_flight: 2,
+        let seen = |pending: u64, deliveries: u64, in_flight: usize, paused: bool| QueueConsumer {
+            name: "normal-mock".to_owned(),
+            model: "mock".parse().expect("a token"),
+            ack_wait: Duration::from_secs(30),
+            max_deliver: 10,
             max_in_flight: 4,
-            n_deliveries: 7,
-            paused: false,
+            paused,
+            waiting_pulls: 1,
+            pending,
+            progress: Progress {
+                in_flight,
+                redelivered: 0,
+                deliveries,
+                handed_out_to: 9,
+                settled_to: 7,
+            },
         };
+        let before = seen(3, 7, 2, false);
         let cases = [
-            (before, Verdict::Stalled),
-            (
-                Flow {
-                    n_waiting: 0,
-                    ..before
-                },
-                Verdict::Fine,
-            ),
-            (
-                Flow {
-                    n_deliveries: 8,
-                    ..before
-                },
-                Verdict::Fine,
-            ),
-            (
-                Flow {
-                    n_in_flight: 4,
-                    ..before
-                },
-                Verdict::Full,
-            ),
-            (
-                Flow {
-                    paused: true,
-                    ..before
-                },
-                Verdict::Paused,
-            ),
+            (seen(3, 7, 2, false), Verdict::Stalled),
+            (seen(0, 7, 2, false), Verdict::Fine),
+            (seen(3, 8, 2, false), Verdict::Fine),
+            (seen(3, 7, 4, false), Verdict::Full),
+            (seen(3, 7, 2, true), Verdict::Paused),
         ];
         for (now, expected) in cases {
             assert_eq!(judge(&before, &now), expected, "{now:?}");
         }
-        let idle = Flow {
-            n_waiting: 0,
-            ..before
-        };
+        let idle = seen(0, 7, 2, false);
         assert_eq!(judge(&idle, &before), Verdict::Fine, "they have just come");
     }
 }

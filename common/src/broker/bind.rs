@@ -67,42 +67,7 @@ pub enum Problem {
     Drifted(Vec<FieldChange>),
 }
 
-/// How the jobs of a model move.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Flow {
-    /// Jobs not yet handed out.
-    pub n_waiting: u64,
-    /// Jobs handed out and not settled, those that wait to be tried again included.
-    pub n_in_flight: u64,
-    /// Most of them.
-    pub max_in_flight: u64,
-    /// Deliveries since the consumer was made.
-    pub n_deliveries: u64,
-    /// An operator has stopped it for a while.
-    pub paused: bool,
-}
-
 impl Broker {
-    /// How the jobs of a model move, or `None` without a consumer.
-    ///
-    /// # Errors
-    /// [`StreamsError`] when the broker cannot be asked.
-    pub async fn flow(
-        &self,
-        tenant: &Tenant,
-        model: &ModelName,
-    ) -> Result<Option<Flow>, StreamsError> {
-        let stream = subject::jobs_stream(tenant);
-        let info = find_consumer(self, &stream, &subject::consumer(model)).await?;
-        Ok(info.map(|info| Flow {
-            n_waiting: info.num_pending,
-            n_in_flight: info.num_ack_pending as u64,
-            max_in_flight: u64::try_from(info.config.max_ack_pending).unwrap_or(u64::MAX),
-            n_deliveries: info.delivered.consumer_sequence,
-            paused: info.paused,
-        }))
-    }
-
     /// Finds the consumer of a model's jobs and checks it and the streams around it.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     connect::Broker,
-    streams::{StreamsError, failed, find_stream},
+    streams::{StreamsError, failed, find_consumer, find_stream},
 };
 use crate::{
     limits,
@@ -40,6 +40,10 @@ pub struct QueueConsumer {
     pub ack_wait: Duration,
     /// How often the broker hands a job out.
     pub max_deliver: u32,
+    /// Most jobs that may be handed out and not settled.
+    pub max_in_flight: usize,
+    /// Whether an operator has stopped it for a while.
+    pub paused: bool,
     /// Pulls that wait for a job: idle slots in the fleet.
     pub waiting_pulls: usize,
     /// Jobs not yet handed out.
@@ -90,6 +94,9 @@ impl QueueConsumer {
             model,
             ack_wait: info.config.ack_wait,
             max_deliver: u32::try_from(info.config.max_deliver).unwrap_or(u32::MAX),
+            // The broker takes a negative number for no limit.
+            max_in_flight: usize::try_from(info.config.max_ack_pending).unwrap_or(usize::MAX),
+            paused: info.paused,
             waiting_pulls: info.num_waiting,
             pending: info.num_pending,
             progress: Progress {
@@ -152,6 +159,20 @@ impl Broker {
             messages: stream.cached_info().state.messages,
             consumers,
         }))
+    }
+
+    /// The consumer of one model, or `None` where there is none.
+    ///
+    /// # Errors
+    /// [`StreamsError`] when the broker cannot be asked.
+    pub async fn queue_consumer(
+        &self,
+        tenant: &Tenant,
+        model: &ModelName,
+    ) -> Result<Option<QueueConsumer>, StreamsError> {
+        let stream = subject::jobs_stream(tenant);
+        let info = find_consumer(self, &stream, &subject::consumer(model)).await?;
+        Ok(info.and_then(QueueConsumer::from_info))
     }
 
     /// How many jobs of a model are in the queue, whatever state they are in. Costs the broker a look at each.

@@ -225,6 +225,8 @@ mod tests {
             model: "mock".parse().expect("a token"),
             ack_wait: Duration::from_secs(10),
             max_deliver: 10,
+            max_in_flight: 10_000,
+            paused: false,
             waiting_pulls,
             pending: 0,
             progress: Progress {
