@@ -1,5 +1,7 @@
 //! What a steward does when it is asked.
 
+use futures_util::FutureExt as _;
+
 use super::{raw::Raw, *};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -116,4 +118,39 @@ async fn services_tell_of_the_queue_and_refuse_what_cannot_be() {
         .await;
     let ping: Value = serde_json::from_slice(&ping.expect("an answer").payload).expect("JSON");
     assert_eq!(ping["name"], "segfleet-steward");
+}
+
+/// Cancels meet workers that are just about to finish. Whoever is first, there is one result, and what the steward
+/// said of it is true.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_that_meets_a_finishing_worker_agrees_with_the_result() {
+    const N_JOBS: u64 = 100;
+    let (mut fleet, broker) = start().await;
+    let steward = Steward::start(&fleet, "s1");
+    steward.until_says("listening for").await;
+    fleet.start_worker("w1");
+    fleet.until_asking("threshold", 1);
+    let mut replies = listen(&broker, "segment.replies.public.*").await;
+    let mut said = Vec::new();
+    for index in 0..N_JOBS {
+        let job = format!("j{index}");
+        submit(&broker, &[&job], &[]).await;
+        // From before the job has been taken to after it has been answered.
+        tokio::time::sleep(Duration::from_micros(index * 200)).await;
+        let subject = format!("segment.cancel.public.{job}");
+        let answer = broker.client().request(subject, "".into()).await;
+        let answer: Value =
+            serde_json::from_slice(&answer.expect("a steward").payload).expect("JSON");
+        said.push((job, answer["status"].clone()));
+    }
+    until_messages(&broker, "JOBS", 0).await;
+    for (job, status) in said {
+        assert_eq!(stored(&broker, &job).await["status"], status, "{job}");
+    }
+    for _ in 0..N_JOBS {
+        next(&mut replies).await;
+    }
+    broker.client().flush().await.expect("connected");
+    assert!(replies.next().now_or_never().is_none(), "a second result");
+    assert_eq!(messages(&broker, "DEAD").await, 0);
 }
