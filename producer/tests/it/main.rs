@@ -1,5 +1,6 @@
 //! The `segfleet` command and the client library against a real nats-server and real workers.
 
+mod chaos;
 mod client;
 mod command;
 mod dead;
