@@ -30,6 +30,7 @@ use crate::{
     memory::Reservation,
     pool::Turn,
     process::Draft,
+    run_time::within,
     settle::Ending,
     settler::Settler,
     worker::{Source, Worker},
@@ -241,7 +242,7 @@ async fn talk(
         words.write_all(task).await?;
         answers.read_u64().await
     };
-    let Ok(need_bytes) = timeout(worker.max_run_time, asking).await else {
+    let Some(need_bytes) = within(worker.max_run_time, asking).await else {
         return Ok(Talked::Overran);
     };
     let need_bytes = need_bytes?;
@@ -259,7 +260,7 @@ async fn talk(
         answers.take(limit_bytes).read_to_end(&mut answer).await?;
         Ok(Talked::Answer(answer))
     };
-    let answered = timeout(worker.max_run_time, answering).await;
+    let answered = within(worker.max_run_time, answering).await;
     answered.unwrap_or(Ok(Talked::Overran))
 }
 

@@ -25,6 +25,7 @@ mod memory;
 mod pool;
 mod pull;
 mod run;
+mod run_time;
 mod serve;
 mod settle;
 mod settler;

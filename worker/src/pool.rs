@@ -12,11 +12,13 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Condvar, Mutex, PoisonError},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use thiserror::Error;
-use tokio::{sync::oneshot, time::timeout};
+use tokio::sync::oneshot;
+
+use crate::run_time::within;
 
 /// A task that came to no value.
 #[derive(Debug, PartialEq, Eq, Error)]
@@ -57,8 +59,10 @@ struct State {
     queues: Vec<VecDeque<Task>>,
     /// The source whose turn is next.
     turn: usize,
-    /// Since when each thread computes.
-    computing_since: Vec<Option<Instant>>,
+    /// For each thread the number of the task that it computes.
+    computing: Vec<Option<u64>>,
+    /// Tasks begun so far.
+    n_begun: u64,
     closed: bool,
 }
 
@@ -77,7 +81,8 @@ impl Pool {
         let state = Mutex::new(State {
             queues: (0..n_sources).map(|_| VecDeque::new()).collect(),
             turn: 0,
-            computing_since: vec![None; n_threads],
+            computing: vec![None; n_threads],
+            n_begun: 0,
             closed: false,
         });
         let pool = Self {
@@ -116,8 +121,8 @@ impl Pool {
         };
         self.queue(source, true, run);
         started.await.expect("a task that is queued runs");
-        let ended = timeout(longest, ended).await;
-        let value = ended.map_err(|_elapsed| TaskError::Overran(longest))?;
+        let ended = within(longest, ended).await;
+        let value = ended.ok_or(TaskError::Overran(longest))?;
         value.expect("a task sends whether it panics or not")
     }
 
@@ -136,11 +141,10 @@ impl Pool {
         Turn { _end: end }
     }
 
-    /// Whether a thread has been computing for longer than `longest`.
-    pub(crate) fn overruns(&self, longest: Duration) -> bool {
+    /// The numbers of the tasks that threads compute now, counted from the pool's start.
+    pub(crate) fn computing(&self) -> Vec<u64> {
         let state = self.shared.lock();
-        let mut since = state.computing_since.iter().flatten();
-        since.any(|since| since.elapsed() > longest)
+        state.computing.iter().flatten().copied().collect()
     }
 
     fn queue(&self, source: usize, computes: bool, run: impl FnOnce() + Send + 'static) {
@@ -166,7 +170,7 @@ impl Shared {
     fn work(&self, thread: usize) {
         while let Some(task) = self.next(thread) {
             (task.run)();
-            self.lock().computing_since[thread] = None;
+            self.lock().computing[thread] = None;
         }
     }
 
@@ -178,7 +182,8 @@ impl Shared {
                 return None;
             }
             if let Some(task) = state.take_turn() {
-                state.computing_since[thread] = task.computes.then(Instant::now);
+                state.n_begun += 1;
+                state.computing[thread] = task.computes.then_some(state.n_begun);
                 return Some(task);
             }
             state = self
@@ -214,6 +219,7 @@ mod tests {
     use std::sync::mpsc;
 
     use futures_util::future::join_all;
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -241,10 +247,10 @@ mod tests {
         let watch = async {
             let overran = endless.await;
             assert_eq!(overran, Err(TaskError::Overran(longest)));
-            assert!(pool.overruns(longest));
+            assert_eq!(pool.computing(), [1], "and goes on");
             drop(release);
         };
-        let (queued, ()) = tokio::join!(queued, watch);
+        let ((), queued) = tokio::join!(watch, queued);
         assert_eq!(queued, Ok(1), "its time began with its turn");
     }
 
@@ -256,7 +262,7 @@ mod tests {
         let mut task = Box::pin(pool.run(0, LONG, || 1));
         let early = timeout(Duration::from_millis(20), &mut task).await;
         assert!(early.is_err(), "the thread is not free");
-        assert!(!pool.overruns(Duration::ZERO), "nothing computes");
+        assert!(pool.computing().is_empty(), "nothing computes");
         drop(turn);
         assert_eq!(task.await, Ok(1));
     }

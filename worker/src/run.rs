@@ -1,6 +1,7 @@
 //! The life of a worker: connect, serve every source, drain.
 
 use std::{
+    collections::HashMap,
     io,
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -29,7 +30,7 @@ const PULLS_END_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long giving back the unfinished may take, once the grace is over.
 const GIVE_BACK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often threads are looked at.
+/// Time between two looks at the threads: looks count seconds in which this process was awake.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// A worker that cannot begin.
@@ -151,8 +152,15 @@ fn build(
 /// Stops the worker when a thread is held for too long by a job that nobody waits for any more: its delivery has been
 /// settled since, because of its deadline or a stop. Who waits stops the worker by itself.
 async fn watch_threads(worker: Arc<Worker>) {
-    while !worker.pool.overruns(worker.max_run_time) {
+    let most_looks = worker.max_run_time.as_secs() + 1;
+    // For each task in computation, how many looks have found it.
+    let mut n_looks: HashMap<u64, u64> = HashMap::new();
+    while n_looks.values().all(|&n_looks| n_looks <= most_looks) {
         sleep(LOOK_EVERY).await;
+        let computing = worker.pool.computing().into_iter();
+        n_looks = computing
+            .map(|task| (task, n_looks.get(&task).map_or(1, |n_looks| n_looks + 1)))
+            .collect();
     }
     worker.stop_for_overrun();
 }

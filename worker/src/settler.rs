@@ -214,22 +214,37 @@ impl<'a> Settler<'a> {
             worker: &self.worker.name,
             queued_at: delivery.queued_at,
             headers: &delivery.headers,
+            payload: &delivery.payload,
         };
-        let message = Message {
-            headers: given_up.to_headers(),
-            payload: delivery.payload.clone(),
-        };
-        let subject = given_up.subject();
-        let published = self.publish(subject, message, &delivery).await;
+        let published = self.publish_letter(&given_up, &delivery).await;
         self.worker.failpoint.reach(Step::Buried);
         match published {
             Published::First(_) => delivery.term(error.code.as_str()).await,
             Published::Drained => delivery.nak(Duration::ZERO).await,
             Published::TooLarge(message) => {
-                tracing::error!(job.id = %delivery.address.job, message, "a dead letter was too large to be kept");
+                tracing::error!(
+                    job.id = %delivery.address.job,
+                    message,
+                    "a dead letter cannot be kept; raise the broker's max_payload"
+                );
                 delivery.term(error.code.as_str()).await;
             }
         }
+    }
+
+    /// Publishes the dead letter, if need be without some of the job's own headers.
+    async fn publish_letter(&self, given_up: &GivenUp<'_>, delivery: &Delivery) -> Published {
+        let mut too_large = String::new();
+        for letter in given_up.letters() {
+            match self.publish(given_up.subject(), letter, delivery).await {
+                Published::TooLarge(message) => {
+                    tracing::warn!(job.id = %delivery.address.job, message, "a dead letter is too large");
+                    too_large = message;
+                }
+                published => return published,
+            }
+        }
+        Published::TooLarge(too_large)
     }
 
     /// Publishes until the broker says yes or no, under the delivery's lease. Only a drain ends it early.

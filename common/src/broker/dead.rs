@@ -10,6 +10,7 @@ use async_nats::{
         stream::{LastRawMessageErrorKind, Stream},
     },
 };
+use bytes::Bytes;
 use futures_util::StreamExt;
 use thiserror::Error;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -88,6 +89,8 @@ pub struct GivenUp<'a> {
     pub queued_at: OffsetDateTime,
     /// The headers that it came with.
     pub headers: &'a HeaderMap,
+    /// The bytes that it came with.
+    pub payload: &'a Bytes,
 }
 
 impl GivenUp<'_> {
@@ -97,16 +100,26 @@ impl GivenUp<'_> {
         subject::dead(self.error.code.as_str(), self.job)
     }
 
-    /// The headers of its dead letter: the job's own, except those that would command the broker, and why it failed.
+    /// Its dead letter, and then what is left of it where that is too large: without those of the job's headers that
+    /// nobody needs to read it, and without any.
     #[must_use]
-    pub fn to_headers(&self) -> HeaderMap {
+    pub fn letters(&self) -> [Message; 3] {
+        [self.headers.clone(), needed(self.headers), HeaderMap::new()].map(|kept| Message {
+            headers: self.to_headers(&kept),
+            payload: self.payload.clone(),
+        })
+    }
+
+    /// The headers of a dead letter: those of the job that are kept, except those that would command the broker, and
+    /// why it failed.
+    fn to_headers(&self, kept: &HeaderMap) -> HeaderMap {
         let rfc3339 = |moment: OffsetDateTime| moment.format(&Rfc3339).unwrap_or_default();
         // A header is one line.
         let one_line = self.error.message.replace(['\r', '\n'], " ");
         let mut headers = HeaderMap::new();
-        for (name, values) in self.headers.iter() {
-            let kept = !name.to_string().starts_with("Nats-");
-            for value in values.iter().filter(|_| kept) {
+        for (name, values) in kept.iter() {
+            let is_harmless = !name.to_string().starts_with("Nats-");
+            for value in values.iter().filter(|_| is_harmless) {
                 headers.append(name.clone(), value.clone());
             }
         }
@@ -248,6 +261,18 @@ impl DeadFilter {
         self.older_than.is_none_or(|least| age >= least)
             && self.newer_than.is_none_or(|most| age < most)
     }
+}
+
+/// The headers without which a job cannot be read, or its result not used.
+fn needed(headers: &HeaderMap) -> HeaderMap {
+    let names = [header::CONTENT_TYPE, header::ACCEPT, header::OPTIONS];
+    let mut needed = HeaderMap::new();
+    for name in names {
+        if let Some(value) = headers.get_last(name) {
+            needed.insert(name, value.clone());
+        }
+    }
+    needed
 }
 
 /// Reads what a letter says. `None` for a message that is none.

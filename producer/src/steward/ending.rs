@@ -3,9 +3,8 @@
 //! First the result is stored, then the dead letter, and only then the job leaves the queue, so a crash between any two
 //! steps loses nothing: whoever comes next finds what is there and does the rest.
 
-use async_nats::HeaderMap;
 use segfleet_common::{
-    broker::{FetchError, First, GivenUp, Message, PublishError, StoredMessage, StreamsError},
+    broker::{FetchError, First, GivenUp, PublishError, StoredMessage, StreamsError},
     limits::FUSE_DELIVERIES,
     result::{JobError, JobResult, Outcome, Timings},
     subject::{JobSubject, header},
@@ -119,24 +118,21 @@ impl Steward {
         deliveries: u32,
         error: &JobError,
     ) -> Result<(), EndError> {
-        let all = message.headers.clone();
-        for headers in [all, needed(&message.headers), HeaderMap::new()] {
-            let given_up = GivenUp {
-                job,
-                error,
-                attempts: deliveries,
-                worker: &self.config.name,
-                queued_at: message.stored_at,
-                headers: &headers,
-            };
-            let letter = Message {
-                headers: given_up.to_headers(),
-                payload: message.payload.clone(),
-            };
+        let given_up = GivenUp {
+            job,
+            error,
+            attempts: deliveries,
+            worker: &self.config.name,
+            queued_at: message.stored_at,
+            headers: &message.headers,
+            payload: &message.payload,
+        };
+        for letter in given_up.letters() {
+            let n_headers = letter.headers.len();
             match self.broker.publish_first(given_up.subject(), letter).await {
                 Ok(First::Stored | First::Exists) => return Ok(()),
                 Err(error @ PublishError::TooLarge { .. }) => {
-                    tracing::warn!(job.id = %job.job, n_headers = headers.len(), %error, "a dead letter is too large");
+                    tracing::warn!(job.id = %job.job, n_headers, %error, "a dead letter is too large");
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -144,16 +140,4 @@ impl Steward {
         tracing::error!(job.id = %job.job, "a dead letter cannot be kept; raise the broker's max_payload");
         Ok(())
     }
-}
-
-/// The headers without which a job cannot be read, or its result not used.
-fn needed(headers: &HeaderMap) -> HeaderMap {
-    let names = [header::CONTENT_TYPE, header::ACCEPT, header::OPTIONS];
-    let mut needed = HeaderMap::new();
-    for name in names {
-        if let Some(value) = headers.get_last(name) {
-            needed.insert(name, value.clone());
-        }
-    }
-    needed
 }
