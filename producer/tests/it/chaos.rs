@@ -163,7 +163,7 @@ impl Fleet {
             self.n_started += 1;
             let name = format!("worker-{}", self.n_started);
             let args = format!(
-                "run --model faulty --threads 1 --max-run-time 3s --drain-timeout 2s --name {name}"
+                "run --model faulty --threads 1 --max-run-time 6s --drain-timeout 2s --name {name}"
             );
             self.workers.push(spawn(
                 &self.server,
