@@ -46,12 +46,6 @@ pub const RESULT_OBJECTS: usize = 100_000;
 /// Most vertices of one result. A vertex takes three bytes or more, so more would not fit into a message.
 pub const RESULT_VERTICES: usize = 3_000_000;
 
-/// Most vertices of an object that is simplified, which takes about 300 bytes for each.
-pub const SIMPLIFIED_VERTICES: usize = 1_000_000;
-
-/// Most run lengths of all objects of a result; they take a byte or more each in it, and 16 to be found.
-pub const RLE_RUNS: u64 = 8_000_000;
-
 /// Longest side of an image in a result, whatever limits its worker has; readers refuse more.
 pub const RESULT_SIDE_PX: u32 = 1 << 20;
 /// Most pixels of an image in a result, likewise.

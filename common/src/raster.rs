@@ -25,7 +25,10 @@ pub fn columns(polygons: &[Polygon], width_px: u32, height_px: u32) -> Vec<u64> 
         .collect()
 }
 
-/// How many numbers [`columns`] may return, found at once: it takes 8 bytes for each.
+/// Memory that [`columns`] and the run lengths made of it take for each number, in bytes.
+pub const CHANGE_BYTES: u64 = 16;
+
+/// How many numbers [`columns`] may return, found at once: it takes memory for each.
 #[must_use]
 pub fn most_changes(polygons: &[Polygon], width_px: u32) -> u64 {
     let rings = polygons.iter().flat_map(Polygon::rings);

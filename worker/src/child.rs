@@ -4,13 +4,13 @@
 //!
 //! | from | to | what |
 //! |---|---|---|
-//! | parent | child's standard input | a task: its length (4 bytes, big endian) and a MessagePack map |
+//! | parent | child's standard input | a task: the length of its head (4 bytes, big endian), the head as a MessagePack map, and the payload |
 //! | child | parent | how much memory the image may need, in bytes (8 bytes, big endian) |
 //! | parent | child | one byte: the memory is there, go on |
 //! | child | parent | the result as MessagePack, up to the end of the stream |
 //!
 //! The child has neither a connection nor the settings of its parent, limits its own memory to what it asked for and
-//! a fixed rest, and ends with its parent. Its standard error is for what a crash says. [`crate::isolate`] is the
+//! an overhead, and ends with its parent. Its standard error is for what a crash says. [`crate::isolate`] is the
 //! other side.
 
 use std::{
@@ -23,7 +23,7 @@ use rustix::process::{
     Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit,
 };
 use segfleet_common::{
-    result::Outcome,
+    result::{ErrorCode, Outcome},
     subject::{JobSubject, JobSubjectError},
     wire::{self, ResultFormat},
 };
@@ -37,24 +37,29 @@ use crate::{
     writer::ResultWriter,
 };
 
-/// What a child may take beside the memory for its image: its code and model, the message twice, the outlines.
-pub(crate) const OVERHEAD_BYTES: u64 = 512 * 1024 * 1024;
 /// The parent's word to go on.
 pub(crate) const GO: u8 = 1;
-/// Largest task; what a message can carry is far less.
-const TASK_BYTES: u32 = 1 << 30;
+/// Largest head of a task: its headers are part of a message, which is far smaller.
+const HEAD_BYTES: u32 = 1 << 26;
 
 /// A job as a child is told of it.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug)]
 pub(crate) struct Task {
+    head: Head,
+    /// The message's payload, as it came.
+    payload: Bytes,
+}
+
+/// All of a task but its payload.
+#[derive(Debug, Serialize, Deserialize)]
+struct Head {
     /// Where the job was published.
     subject: String,
-    #[serde(with = "serde_bytes")]
-    payload: Vec<u8>,
     content_type: Option<String>,
     options: Option<String>,
     /// Largest result.
     limit_bytes: usize,
+    payload_bytes: usize,
 }
 
 /// A child that cannot do its job.
@@ -80,28 +85,43 @@ pub enum ChildError {
 impl Task {
     pub(crate) fn new(address: &JobSubject, input: &Input, limit_bytes: usize) -> Self {
         Self {
-            subject: address.to_string(),
-            payload: input.payload.to_vec(),
-            content_type: input.content_type.clone(),
-            options: input.options.clone(),
-            limit_bytes,
+            head: Head {
+                subject: address.to_string(),
+                content_type: input.content_type.clone(),
+                options: input.options.clone(),
+                limit_bytes,
+                payload_bytes: input.payload.len(),
+            },
+            payload: input.payload.clone(),
         }
     }
 
-    /// The bytes for the child.
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        let map = rmp_serde::to_vec_named(self).expect("memory can be written to");
-        let length = u32::try_from(map.len()).expect("a message has less than 4 GiB");
-        [&length.to_be_bytes()[..], &map].concat()
+    /// Largest result.
+    pub(crate) fn limit_bytes(&self) -> usize {
+        self.head.limit_bytes
+    }
+
+    /// The bytes for the child, one part after the other.
+    pub(crate) fn into_parts(self) -> [Bytes; 3] {
+        let head = rmp_serde::to_vec_named(&self.head).expect("memory can be written to");
+        let length = u32::try_from(head.len()).expect("a message has less than 4 GiB");
+        let length = Bytes::copy_from_slice(&length.to_be_bytes());
+        [length, head.into(), self.payload]
     }
 
     fn read(mut from: impl Read) -> Result<Self, ChildError> {
         let mut length = [0; 4];
         from.read_exact(&mut length)?;
-        let length = u32::from_be_bytes(length).min(TASK_BYTES);
-        let mut map = vec![0; length as usize];
-        from.read_exact(&mut map)?;
-        Ok(rmp_serde::from_slice(&map)?)
+        let length = u32::from_be_bytes(length).min(HEAD_BYTES);
+        let mut head = vec![0; length as usize];
+        from.read_exact(&mut head)?;
+        let head: Head = rmp_serde::from_slice(&head)?;
+        let mut payload = vec![0; head.payload_bytes];
+        from.read_exact(&mut payload)?;
+        Ok(Self {
+            head,
+            payload: payload.into(),
+        })
     }
 }
 
@@ -111,26 +131,21 @@ impl Task {
 /// [`ChildError`], for the parent's log.
 pub fn run(args: &ChildArgs) -> Result<(), ChildError> {
     end_with_parent()?;
-    limit_memory(OVERHEAD_BYTES)?;
+    limit_memory(args.overhead_bytes)?;
     let mut parent = Parent {
         words: io::stdin().lock(),
-        answer: io::stdout().lock(),
+        results: io::stdout().lock(),
+        overhead_bytes: args.overhead_bytes,
         was_asked: false,
     };
-    let Task {
-        subject,
-        payload,
-        content_type,
-        options,
-        limit_bytes,
-    } = Task::read(&mut parent.words)?;
-    let address: JobSubject = subject.parse()?;
+    let Task { head, payload } = Task::read(&mut parent.words)?;
+    let address: JobSubject = head.subject.parse()?;
     let segmenter = segment::load(&args.model)?;
     let input = Input {
         job: address.job.clone(),
-        payload: Bytes::from(payload),
-        content_type,
-        options,
+        payload,
+        content_type: head.content_type,
+        options: head.options,
     };
     let mut draft = Draft::default();
     let limits = args.limits.to_limits();
@@ -147,13 +162,13 @@ pub fn run(args: &ChildArgs) -> Result<(), ChildError> {
         worker: "child".into(),
         trace_id: None,
         format: ResultFormat::Msgpack,
-        limit_bytes,
+        limit_bytes: head.limit_bytes,
     };
-    parent.answer(&writer.write(draft, outcome).payload)
+    parent.hand_over(&writer.write(draft, outcome).payload)
 }
 
-/// Reads a child's answer, which may be anything: it comes from a process that may be broken.
-pub(crate) fn read_answer(bytes: &[u8], address: &JobSubject) -> Result<(Draft, Outcome), String> {
+/// Reads a child's result, which may be anything: it comes from a process that may be broken.
+pub(crate) fn read_result(bytes: &[u8], address: &JobSubject) -> Result<(Draft, Outcome), String> {
     let result =
         wire::read_result(Some(wire::MSGPACK), bytes).map_err(|error| error.to_string())?;
     if (&result.id, &result.tenant) != (&address.job, &address.tenant) {
@@ -165,6 +180,11 @@ pub(crate) fn read_answer(bytes: &[u8], address: &JobSubject) -> Result<(Draft, 
         metadata: result.metadata,
     };
     match result.outcome {
+        Outcome::Error(error)
+            if error.code.is_given_up() && error.code != ErrorCode::ModelFailed =>
+        {
+            Err(format!("no child gives up on its job as {}", error.code))
+        }
         outcome @ (Outcome::Ok(_) | Outcome::Error(_)) => Ok((draft, outcome)),
         outcome @ (Outcome::Expired | Outcome::Cancelled) => {
             Err(format!("no child ends a job as {}", outcome.status()))
@@ -175,7 +195,9 @@ pub(crate) fn read_answer(bytes: &[u8], address: &JobSubject) -> Result<(Draft, 
 /// The parent process, as the child sees it.
 struct Parent<R, W> {
     words: R,
-    answer: W,
+    results: W,
+    /// What the child may take beside its image.
+    overhead_bytes: u64,
     was_asked: bool,
 }
 
@@ -183,19 +205,19 @@ impl<R: Read, W: Write> Parent<R, W> {
     /// Asks for memory, once, and waits for the word to go on.
     fn ask(&mut self, need_bytes: u64) -> Result<(), ChildError> {
         self.was_asked = true;
-        self.answer.write_all(&need_bytes.to_be_bytes())?;
-        self.answer.flush()?;
+        self.results.write_all(&need_bytes.to_be_bytes())?;
+        self.results.flush()?;
         let mut word = [0];
         self.words.read_exact(&mut word)?;
         Ok(())
     }
 
-    fn answer(mut self, result: &[u8]) -> Result<(), ChildError> {
+    fn hand_over(mut self, result: &[u8]) -> Result<(), ChildError> {
         if !self.was_asked {
             self.ask(0)?;
         }
-        self.answer.write_all(result)?;
-        Ok(self.answer.flush()?)
+        self.results.write_all(result)?;
+        Ok(self.results.flush()?)
     }
 }
 
@@ -204,7 +226,7 @@ impl<R: Read, W: Write> Host for Parent<R, W> {
 
     fn admit(&mut self, need_bytes: u64) -> Result<(), Failure<ChildError>> {
         self.ask(need_bytes).map_err(Failure::Host)?;
-        let limit_bytes = need_bytes.saturating_add(OVERHEAD_BYTES);
+        let limit_bytes = need_bytes.saturating_add(self.overhead_bytes);
         limit_memory(limit_bytes).map_err(|error| Failure::Host(error.into()))
     }
 

@@ -31,6 +31,8 @@ use crate::{
 /// Slots per thread where nothing is said: enough to hide the network behind computing.
 const SLOTS_PER_THREAD: usize = 2;
 
+/// Most slots of a source: each holds a message.
+const MOST_SLOTS: usize = 1024;
 /// What images need at the least: decoders' tables, and a photograph.
 const LEAST_IMAGE_MEMORY_BYTES: u64 = 32 * 1024 * 1024;
 /// For images, where the system does not tell how much there is.
@@ -44,8 +46,8 @@ const STALL_TIME: Duration = Duration::from_secs(30);
 ///
 /// `segfleet setup` must have been run once; `segfleet submit` sends images.
 ///
-/// Exit codes: 0 all is well, 1 an image could not be segmented or outlined, a drain gave jobs back or the worker could not
-/// begin, 2 the arguments are wrong, 130 a second signal.
+/// Exit codes: 0 all is well, 1 an image could not be segmented or outlined, a drain gave jobs back, a job held a thread
+/// for too long or the worker could not begin, 2 the arguments are wrong, 130 a second signal.
 #[derive(Debug, Parser)]
 #[command(version, name = "segfleet-worker")]
 pub struct Args {
@@ -77,6 +79,10 @@ pub struct ChildArgs {
     /// Model to use
     #[arg(long, value_name = "NAME")]
     pub model: ModelName,
+
+    /// Memory that it may take beside what its image needs.
+    #[arg(long)]
+    pub overhead_bytes: u64,
 
     /// How large an image may be.
     #[command(flatten)]
@@ -302,6 +308,11 @@ impl Config {
             .image_memory
             .map_or_else(default_image_memory_bytes, i64::unsigned_abs);
         mistakes.extend(check_bounds(image_memory_bytes, args.max_run_time));
+        if let Some(slots) = args.slots.filter(|slots| slots.get() > MOST_SLOTS) {
+            mistakes.push(format!(
+                "--slots {slots} are too many, the limit is {MOST_SLOTS}"
+            ));
+        }
         if !mistakes.is_empty() {
             return Err(mistakes.join("\n"));
         }
@@ -347,7 +358,9 @@ fn check_bounds(image_memory_bytes: u64, max_run_time: Duration) -> Vec<String> 
 
 /// Half of what this process may use: the other half is for messages, masks, outlines and models.
 fn default_image_memory_bytes() -> u64 {
-    container_limit_bytes(Path::new("/")).map_or(UNKNOWN_MEMORY_BYTES, |bytes| bytes / 2)
+    let half =
+        container_limit_bytes(Path::new("/")).map_or(UNKNOWN_MEMORY_BYTES, |bytes| bytes / 2);
+    half.max(LEAST_IMAGE_MEMORY_BYTES)
 }
 
 #[cfg(test)]
@@ -376,6 +389,7 @@ mod tests {
         assert_eq!(config.limits.file_bytes, DecodeLimits::STANDARD.file_bytes);
         assert_eq!(config.limits.pixels, DecodeLimits::STANDARD.pixels);
         assert_eq!(config.limits.side_px, DecodeLimits::STANDARD.side_px);
+        assert_eq!(config.max_run_time, limits::RUN_TIME);
     }
 
     #[test]

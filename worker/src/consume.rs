@@ -82,7 +82,8 @@ pub(crate) async fn consume(worker: Arc<Worker>, source: Arc<Source>, shutdown: 
             }
             Err(error) => error.into(),
         };
-        if started.elapsed() > HEALTHY {
+        let is_stall = matches!(problem, ConsumeError::Pull(PullError::Stalled(_)));
+        if started.elapsed() > HEALTHY && !is_stall {
             troubles.backoff.reset();
         }
         mend(&worker, &problem, &mut troubles).await;
@@ -98,10 +99,10 @@ async fn mend(worker: &Worker, problem: &ConsumeError, troubles: &mut Troubles) 
         return;
     };
     troubles.n_stalls += 1;
-    if troubles.n_stalls < STALLS_TO_RECONNECT {
+    // Once: if that does not help either, the other sources shall not suffer from it again and again.
+    if troubles.n_stalls != STALLS_TO_RECONNECT {
         return;
     }
-    troubles.n_stalls = 0;
     tracing::warn!("making the connection to the broker anew, since nothing moves");
     if let Err(error) = worker.broker.client().force_reconnect().await {
         tracing::error!(%error, "the connection cannot be made anew");

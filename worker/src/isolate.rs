@@ -1,15 +1,11 @@
-//! Having a job done in a child process: starting it, talking to it, and telling how it died.
+//! Having a job done in a child process: talking to it, and saying what its end means for the job.
 //!
 //! The child waits for its memory and its turn like any other job, and is killed when it overruns or when this
-//! future is dropped. Its answer is foreign input. [`crate::child`] is the other side, and has the protocol.
+//! future is dropped. Its result is foreign input. [`crate::child`] is the other side, and has the protocol.
 
-use std::{
-    io,
-    os::unix::process::ExitStatusExt as _,
-    path::PathBuf,
-    process::{ExitStatus, Stdio},
-    time::Duration,
-};
+mod kept;
+
+use std::{io, os::unix::process::ExitStatusExt as _, path::PathBuf, time::Duration};
 
 use clap::ValueEnum;
 use segfleet_common::{
@@ -17,14 +13,12 @@ use segfleet_common::{
     result::{ErrorCode, JobError, Outcome},
     subject::JobSubject,
 };
-use thiserror::Error;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
-    join,
-    process::{Child, ChildStdin, ChildStdout, Command},
-    time::timeout,
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    process::{ChildStdin, ChildStdout},
 };
 
+use self::kept::{End, Kept};
 use crate::{
     child::{self, GO, Task},
     memory::Reservation,
@@ -37,13 +31,12 @@ use crate::{
     writer::ResultWriter,
 };
 
-/// How long a child may take to be gone after its last word.
-const DYING_TIMEOUT: Duration = Duration::from_secs(5);
-/// What is kept of a child's last words.
-const LAST_WORDS_BYTES: usize = 4096;
-/// What an error says of them.
-const LAST_LINE_CHARS: usize = 200;
-/// The signal that a child gets from us, from the system when memory is short, or from a person.
+/// The signals that come from people, terminals and supervisors.
+const SIGHUP: i32 = 1;
+const SIGINT: i32 = 2;
+const SIGQUIT: i32 = 3;
+const SIGTERM: i32 = 15;
+/// The signal that the system sends when memory is short, and people when nothing else helps.
 const SIGKILL: i32 = 9;
 /// The program of this process, whatever has become of its file.
 const THIS_PROGRAM: &str = "/proc/self/exe";
@@ -91,46 +84,34 @@ impl Isolation {
     }
 }
 
-/// A child that gave no result.
-#[derive(Debug, Error)]
-enum IsolateError {
-    #[error("a child process cannot be started: {0}")]
-    Start(#[from] io::Error),
-    #[error("the child process was killed from outside, perhaps for its memory")]
-    Killed,
-    #[error("the child process ended with {status}{}", quoted(.last_line))]
-    Died {
-        status: ExitStatus,
-        last_line: String,
-    },
-    #[error("the job ran longer than {0:?} in a child process, which was killed")]
-    Overran(Duration),
-}
-
-impl From<IsolateError> for Ending {
-    fn from(error: IsolateError) -> Self {
-        let message = error.to_string();
-        match error {
-            // Neither says anything about the image.
-            IsolateError::Start(_) | IsolateError::Killed => {
-                Self::Failed(JobError::new(ErrorCode::Crashed, message))
-            }
-            IsolateError::Died { .. } => Self::GivenUp(JobError::new(ErrorCode::Crashed, message)),
-            IsolateError::Overran(_) => {
-                Self::GivenUp(JobError::new(ErrorCode::RunTimeExceeded, message))
-            }
-        }
-    }
-}
-
-/// What became of talking to a child.
-enum Talked {
-    /// It wrote this.
-    Answer(Vec<u8>),
-    /// It was not let go on.
-    Refused(JobError),
-    /// It ran too long.
+/// How the work of a child went. What that means for its job is [`judge`]'s to say.
+#[derive(Debug)]
+enum Fate {
+    /// It could not be started.
+    NotStarted(io::Error),
+    /// It was not ready for its image in time.
+    NotReady,
+    /// Its image needs more memory than there ever is.
+    TooLarge(JobError),
+    /// It wrote this as its result, and went.
+    Result(Vec<u8>),
+    /// It worked on its image for too long.
     Overran,
+    /// It ended before its result did, or did not end after it.
+    Ended(End),
+}
+
+/// What a fate means for the job.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    /// The result is there, to be read.
+    Read(Vec<u8>),
+    /// The client's fault.
+    Client(JobError),
+    /// It says nothing about the image: to be tried again.
+    Transient(JobError),
+    /// The image did it: not to be tried again.
+    Fatal(JobError),
 }
 
 /// Has a job done in a child process.
@@ -140,157 +121,173 @@ pub(crate) async fn isolated(
     settler: &Settler<'_>,
     address: &JobSubject,
 ) -> Ending {
-    let answer = match ask_child(worker, source, settler, address).await {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(refused)) => return Ending::Finished(settler.write(Outcome::Error(refused))),
-        Err(error) => return error.into(),
+    let fate = employ(worker, source, settler, address).await;
+    let result = match judge(fate, worker.max_run_time) {
+        Verdict::Read(result) => result,
+        Verdict::Client(error) => return Ending::Finished(settler.write(Outcome::Error(error))),
+        Verdict::Transient(error) => return Ending::Failed(error),
+        Verdict::Fatal(error) => return Ending::GivenUp(error),
     };
     let (writer, draft) = (settler.writer.clone(), settler.draft.clone());
     let address = address.clone();
     // Reading and writing a large result takes longer than an async thread may.
-    let read = move || match child::read_answer(&answer, &address) {
-        Ok((answered, outcome)) => end(&writer, merge(draft, answered), outcome),
-        Err(why) => {
-            let message = format!("the child process' answer cannot be used: {why}");
-            Ending::GivenUp(JobError::new(ErrorCode::Crashed, message))
-        }
-    };
-    let done = worker.pool.run(source.index, worker.max_run_time, read);
+    let rewrite = move || rewrite(&result, &address, &writer, draft);
+    let done = worker.pool.run(source.index, worker.max_run_time, rewrite);
     done.await.unwrap_or_else(|error| error.into())
 }
 
-/// What the parent knows of a result, and then what the child does.
-fn merge(known: Draft, answered: Draft) -> Draft {
-    Draft {
-        timings: known.timings.into_iter().chain(answered.timings).collect(),
-        ..answered
+/// Says what a fate means.
+fn judge(fate: Fate, max_run_time: Duration) -> Verdict {
+    let crashed = |message: String| JobError::new(ErrorCode::Crashed, message);
+    match fate {
+        Fate::Result(result) => Verdict::Read(result),
+        Fate::TooLarge(error) => Verdict::Client(error),
+        Fate::NotStarted(error) => Verdict::Transient(crashed(format!(
+            "a child process cannot be started: {error}"
+        ))),
+        Fate::NotReady => Verdict::Transient(crashed(format!(
+            "the child process was not ready within {max_run_time:?}"
+        ))),
+        Fate::Overran => Verdict::Fatal(JobError::new(
+            ErrorCode::RunTimeExceeded,
+            format!(
+                "the job ran longer than {max_run_time:?} in a child process, which was killed"
+            ),
+        )),
+        Fate::Ended(End { by_us: true, .. }) => Verdict::Fatal(crashed(
+            "the child process did not end after its last word, and was killed".to_owned(),
+        )),
+        Fate::Ended(End {
+            status, last_line, ..
+        }) => match status.signal() {
+            Some(SIGKILL) => Verdict::Transient(crashed(
+                "the child process was killed from outside, perhaps for its memory".to_owned(),
+            )),
+            // No image can send these.
+            Some(SIGHUP | SIGINT | SIGQUIT | SIGTERM) => Verdict::Transient(crashed(format!(
+                "the child process was stopped from outside: {status}"
+            ))),
+            _ => Verdict::Fatal(crashed(format!(
+                "the child process ended with {status}{}",
+                quoted(&last_line)
+            ))),
+        },
     }
 }
 
-fn end(writer: &ResultWriter, draft: Draft, outcome: Outcome) -> Ending {
+/// Reads a child's result, which is foreign input, and writes it as this delivery's.
+fn rewrite(result: &[u8], address: &JobSubject, writer: &ResultWriter, known: Draft) -> Ending {
+    let (child_draft, outcome) = match child::read_result(result, address) {
+        Ok(read) => read,
+        Err(why) => {
+            let message = format!("the child process' result cannot be used: {why}");
+            return Ending::GivenUp(JobError::new(ErrorCode::Crashed, message));
+        }
+    };
+    let timings = known.timings.into_iter().chain(child_draft.timings);
+    let draft = Draft {
+        timings: timings.collect(),
+        ..child_draft
+    };
     match outcome {
         Outcome::Error(error) if error.code == ErrorCode::ModelFailed => Ending::Failed(error),
         outcome => Ending::Finished(writer.write(draft, outcome)),
     }
 }
 
-/// Starts a child, talks to it, and sees it gone. The inner error is the client's fault.
-async fn ask_child(
+/// Starts a child, talks to it, and sees it gone.
+async fn employ(
     worker: &Worker,
     source: &Source,
     settler: &Settler<'_>,
     address: &JobSubject,
-) -> Result<Result<Vec<u8>, JobError>, IsolateError> {
-    let limit_bytes = settler.writer.limit_bytes;
-    let task = Task::new(address, &settler.input, limit_bytes).encode();
-    let mut child = start(worker, source)?;
-    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    let pipes = stdin.zip(stdout).expect("both are piped");
-    // Given back when the child is gone, not before.
+) -> Fate {
+    // No more than can have work, and one to be ready for the next: each has a copy of its message.
+    let _place = worker.child_places.acquire().await;
+    // Dropped after the child, but for what the system takes to end it.
     let mut held = None;
-    let talking = async {
-        let talked = talk(worker, source, pipes, &task, &mut held).await;
-        if matches!(talked, Ok(Talked::Refused(_) | Talked::Overran)) {
-            child.start_kill()?;
-        }
-        talked
+    let mut child = match Kept::start(&worker.isolation.program, &args(worker, source)) {
+        Ok(child) => child,
+        Err(error) => return Fate::NotStarted(error),
     };
-    let (talked, last_line) = join!(talking, last_line(stderr.expect("it is piped")));
-    let status = gone(&mut child).await?;
+    let task = Task::new(address, &settler.input, settler.writer.limit_bytes);
+    let pipes = child.take_pipes();
+    let talked = child
+        .while_heard(talk(worker, source, pipes, task, &mut held))
+        .await;
+    let kill = matches!(
+        &talked,
+        Ok(Fate::NotReady | Fate::TooLarge(_) | Fate::Overran)
+    );
+    let end = match child.end(kill).await {
+        Ok(end) => end,
+        Err(error) => return Fate::NotStarted(error),
+    };
     match talked {
-        Ok(Talked::Refused(error)) => Ok(Err(error)),
-        Ok(Talked::Overran) => Err(IsolateError::Overran(worker.max_run_time)),
-        Ok(Talked::Answer(answer)) if status.success() => Ok(Ok(answer)),
-        Ok(Talked::Answer(_)) | Err(_) if status.signal() == Some(SIGKILL) => {
-            Err(IsolateError::Killed)
-        }
-        Ok(Talked::Answer(_)) | Err(_) => Err(IsolateError::Died { status, last_line }),
+        Ok(Fate::Result(_)) if !end.status.success() => Fate::Ended(end),
+        Ok(fate) => fate,
+        Err(_pipe_broke) => Fate::Ended(end),
     }
 }
 
-/// Starts the child of a source. It is killed when it leaves scope.
-fn start(worker: &Worker, source: &Source) -> io::Result<Child> {
+fn args(worker: &Worker, source: &Source) -> Vec<String> {
     let DecodeLimits {
         side_px,
         pixels,
         file_bytes,
     } = worker.limits;
-    Command::new(&worker.isolation.program)
-        .arg("child")
-        .args(["--model", &source.model.to_string()])
-        .args(["--max-side-px", &side_px.to_string()])
-        .args(["--max-pixels", &pixels.to_string()])
-        .args(["--max-file-bytes", &file_bytes.to_string()])
-        // Credentials are none of a child's business.
-        .env_clear()
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-}
-
-/// Tells the child its task, waits for memory and for a turn, and reads its answer.
-async fn talk(
-    worker: &Worker,
-    source: &Source,
-    (mut words, mut answers): (ChildStdin, ChildStdout),
-    task: &[u8],
-    held: &mut Option<(Reservation, Turn)>,
-) -> io::Result<Talked> {
-    let asking = async {
-        words.write_all(task).await?;
-        answers.read_u64().await
-    };
-    let Some(need_bytes) = within(worker.max_run_time, asking).await else {
-        return Ok(Talked::Overran);
-    };
-    let need_bytes = need_bytes?;
-    if let Err(error) = worker.memory.check(need_bytes) {
-        return Ok(Talked::Refused(error));
-    }
-    // First memory, then a thread, as everywhere: the other way round two jobs could wait for each other.
-    let memory = worker.memory.take(need_bytes).await;
-    *held = Some((memory, worker.pool.turn(source.index).await));
-    let answering = async {
-        words.write_u8(GO).await?;
-        drop(words);
-        let mut answer = Vec::new();
-        let limit_bytes = worker.broker.inline_limit_bytes() as u64;
-        answers.take(limit_bytes).read_to_end(&mut answer).await?;
-        Ok(Talked::Answer(answer))
-    };
-    let answered = within(worker.max_run_time, answering).await;
-    answered.unwrap_or(Ok(Talked::Overran))
-}
-
-/// The last line that a child writes to its standard error: what a crash says.
-async fn last_line(mut stderr: impl AsyncRead + Unpin) -> String {
-    let mut last = Vec::new();
-    let mut chunk = [0; 1024];
-    // A pipe that breaks has no more to say.
-    while let Ok(n_bytes @ 1..) = stderr.read(&mut chunk).await {
-        last.extend_from_slice(&chunk[..n_bytes]);
-        let n_surplus = last.len().saturating_sub(LAST_WORDS_BYTES);
-        last.drain(..n_surplus);
-    }
-    let text = String::from_utf8_lossy(&last);
-    // After a panic's message comes advice on how to see more of it.
-    let says_why = |line: &&str| !line.trim().is_empty() && !line.starts_with("note: ");
-    let line = text.lines().rfind(says_why);
-    line.unwrap_or_default()
-        .chars()
-        .take(LAST_LINE_CHARS)
+    let settings = [
+        ("--model", source.model.to_string()),
+        ("--max-side-px", side_px.to_string()),
+        ("--max-pixels", pixels.to_string()),
+        ("--max-file-bytes", file_bytes.to_string()),
+        (
+            "--overhead-bytes",
+            worker.memory.overhead_bytes().to_string(),
+        ),
+    ];
+    let settings = settings
+        .into_iter()
+        .flat_map(|(name, value)| [name.to_owned(), value]);
+    std::iter::once("child".to_owned())
+        .chain(settings)
         .collect()
 }
 
-/// Waits until a child that has closed its pipes is gone, and helps if it stays.
-async fn gone(child: &mut Child) -> io::Result<ExitStatus> {
-    if let Ok(status) = timeout(DYING_TIMEOUT, child.wait()).await {
-        return status;
+/// Tells the child its task, waits for memory and for a turn, and reads its result. An error is a broken pipe.
+async fn talk(
+    worker: &Worker,
+    source: &Source,
+    (mut words, mut results): (ChildStdin, ChildStdout),
+    task: Task,
+    held: &mut Option<(Reservation, Turn)>,
+) -> io::Result<Fate> {
+    let limit_bytes = task.limit_bytes() as u64;
+    let asking = async {
+        for part in task.into_parts() {
+            words.write_all(&part).await?;
+        }
+        results.read_u64().await
+    };
+    let Some(need_bytes) = within(worker.max_run_time, asking).await else {
+        return Ok(Fate::NotReady);
+    };
+    let need_bytes = need_bytes?;
+    if let Err(error) = worker.memory.check(need_bytes) {
+        return Ok(Fate::TooLarge(error));
     }
-    child.start_kill()?;
-    child.wait().await
+    // First memory, then a thread, as everywhere: the other way round two jobs could wait for each other.
+    let memory = worker.memory.take_for_child(need_bytes).await;
+    *held = Some((memory, worker.pool.turn(source.index).await));
+    let working = async {
+        words.write_u8(GO).await?;
+        drop(words);
+        let mut result = Vec::new();
+        results.take(limit_bytes).read_to_end(&mut result).await?;
+        Ok(Fate::Result(result))
+    };
+    let worked = within(worker.max_run_time, working).await;
+    worked.unwrap_or(Ok(Fate::Overran))
 }
 
 fn quoted(last_line: &str) -> String {
@@ -298,5 +295,78 @@ fn quoted(last_line: &str) -> String {
         String::new()
     } else {
         format!(": {last_line}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::ExitStatus;
+
+    use super::*;
+
+    /// `raw` is a status as the system has it: a signal, or an exit code times 256.
+    fn check(raw: i32, by_us: bool, expected: &str) {
+        let fate = Fate::Ended(End {
+            status: ExitStatus::from_raw(raw),
+            by_us,
+            last_line: "last".to_owned(),
+        });
+        let verdict = match judge(fate, Duration::from_secs(2)) {
+            Verdict::Transient(error) => format!("again, {error}"),
+            Verdict::Fatal(error) => format!("never again, {error}"),
+            Verdict::Read(_) | Verdict::Client(_) => "a result".to_owned(),
+        };
+        assert!(verdict.starts_with(expected), "{raw}: {verdict}");
+    }
+
+    #[test]
+    fn only_what_an_image_can_do_is_held_against_it() {
+        let ended = |code: i32| code << 8;
+        let cases = [
+            (
+                6,
+                "never again, crashed: the child process ended with signal: 6 (SIGABRT): last",
+            ),
+            (
+                11,
+                "never again, crashed: the child process ended with signal: 11 (SIGSEGV): last",
+            ),
+            (
+                ended(101),
+                "never again, crashed: the child process ended with exit status: 101: last",
+            ),
+            (
+                ended(0),
+                "never again, crashed: the child process ended with exit status: 0: last",
+            ),
+            (
+                9,
+                "again, crashed: the child process was killed from outside",
+            ),
+            (
+                1,
+                "again, crashed: the child process was stopped from outside: signal: 1",
+            ),
+            (
+                2,
+                "again, crashed: the child process was stopped from outside: signal: 2",
+            ),
+            (
+                3,
+                "again, crashed: the child process was stopped from outside: signal: 3",
+            ),
+            (
+                15,
+                "again, crashed: the child process was stopped from outside: signal: 15",
+            ),
+        ];
+        for (raw, expected) in cases {
+            check(raw, false, expected);
+        }
+        check(
+            9,
+            true,
+            "never again, crashed: the child process did not end after its last word",
+        );
     }
 }

@@ -29,6 +29,10 @@ pub(crate) struct Reservation {
     _units: OwnedSemaphorePermit,
 }
 
+/// What a child may take beside the memory for its image: its code, its message, its outlines. A quarter of the budget
+/// within these bounds.
+const OVERHEAD_BYTES: std::ops::RangeInclusive<u64> = 64 * 1024 * 1024..=512 * 1024 * 1024;
+
 impl Memory {
     /// A budget of `total_bytes`, rounded down to 64 KiB.
     pub(crate) fn new(total_bytes: u64) -> Self {
@@ -48,6 +52,19 @@ impl Memory {
             self.total_bytes
         );
         Err(JobError::new(ErrorCode::ImageTooLarge, message))
+    }
+
+    /// What a child may take beside the memory for its image.
+    pub(crate) fn overhead_bytes(&self) -> u64 {
+        (self.total_bytes / 4).clamp(*OVERHEAD_BYTES.start(), *OVERHEAD_BYTES.end())
+    }
+
+    /// Waits for a part for a child, which takes its overhead from the same budget: all of it at the most, since an
+    /// image that fits into a thread must fit into a child. The part must have passed [`Memory::check`].
+    pub(crate) async fn take_for_child(&self, need_bytes: u64) -> Reservation {
+        let with_overhead = need_bytes.saturating_add(self.overhead_bytes());
+        self.take(with_overhead.min(self.total_bytes / UNIT_BYTES * UNIT_BYTES))
+            .await
     }
 
     /// Takes a part if nobody need be waited for. The part must have passed [`Memory::check`].

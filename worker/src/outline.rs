@@ -23,7 +23,7 @@ mod weave;
 use segfleet_common::{job::Connectivity, polygon::Polygon, result::Object};
 use thiserror::Error;
 
-pub use self::simplify::Simplify;
+pub use self::simplify::{SIMPLIFIED_VERTEX_BYTES, Simplify};
 use self::{
     runs::{Run, RunsByObject},
     sets::DisjointSets,
@@ -51,7 +51,7 @@ pub struct OutlineOptions {
 }
 
 /// Memory that tracing takes for each corner of a mask, in bytes; a corner becomes a vertex, or none.
-pub const CORNER_BYTES: usize = 40;
+pub const CORNER_BYTES: u64 = 40;
 
 /// A mask whose outlines are not traced.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

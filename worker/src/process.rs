@@ -12,8 +12,8 @@ use bytes::Bytes;
 use segfleet_common::{
     decode::{self, DecodeLimits},
     job::{Metadata, Options},
-    limits::{RESULT_OBJECTS, RESULT_VERTICES, RLE_RUNS, SIMPLIFIED_VERTICES},
-    raster,
+    limits::{RESULT_OBJECTS, RESULT_VERTICES},
+    raster::{self, CHANGE_BYTES},
     result::{ErrorCode, ImageInfo, JobError, Object, Stage, Timings},
     rle::Rle,
     subject::JobId,
@@ -21,12 +21,14 @@ use segfleet_common::{
 };
 
 use crate::{
-    outline::{CORNER_BYTES, OutlineError, OutlineOptions, Simplify, outline_mask},
+    outline::{
+        CORNER_BYTES, OutlineError, OutlineOptions, SIMPLIFIED_VERTEX_BYTES, Simplify, outline_mask,
+    },
     segment::{SegmentError, Segmenter},
 };
 
-/// Corners of a mask's outlines that are allowed however small the image: 40 MB.
-const LEAST_CORNERS: usize = 1_000_000;
+/// Memory that outlines may take however small the image, in bytes: a million corners.
+const LEAST_OUTLINE_BYTES: u64 = 40_000_000;
 
 /// A job as it came: nothing of it has been looked at.
 #[derive(Debug, Clone)]
@@ -182,10 +184,10 @@ pub fn process<H: Host>(
 
     let started = Instant::now();
     // Outlines may take what the image has given back.
-    let max_corners = usize::try_from(need_bytes).unwrap_or(usize::MAX) / CORNER_BYTES;
-    let options = outline_options(&job.options, max_corners.max(LEAST_CORNERS));
+    let memory_bytes = need_bytes.max(LEAST_OUTLINE_BYTES);
+    let options = outline_options(&job.options, memory_bytes);
     let mut objects = outline_mask(&segmentation.mask, &options)?;
-    give_forms(&mut objects, &job.options, &decoded.info)?;
+    give_forms(&mut objects, &job.options, &decoded.info, memory_bytes)?;
     note(draft, Stage::Outline, started);
     Ok(objects)
 }
@@ -196,53 +198,56 @@ fn note(draft: &mut Draft, stage: Stage, started: Instant) {
 }
 
 /// What a job's options say of outlines, with the limits of a result and of memory.
-pub(crate) fn outline_options(options: &Options, max_corners: usize) -> OutlineOptions {
+pub(crate) fn outline_options(options: &Options, memory_bytes: u64) -> OutlineOptions {
     OutlineOptions {
         connectivity: options.connectivity,
         min_area_px: options.min_area_px,
         max_objects: RESULT_OBJECTS,
         max_vertices: RESULT_VERTICES,
-        max_corners,
+        max_corners: usize::try_from(memory_bytes / CORNER_BYTES).unwrap_or(usize::MAX),
     }
 }
 
 /// Brings objects with their exact outlines into the forms that were asked for.
 ///
 /// # Errors
-/// `result_too_large` for forms that would take too much memory to make.
+/// `result_too_large` for forms that would take more memory to make.
 pub(crate) fn give_forms(
     objects: &mut [Object],
     options: &Options,
     image: &ImageInfo,
+    memory_bytes: u64,
 ) -> Result<(), JobError> {
     if options.forms.coco_rle {
         let n_changes = objects
             .iter()
             .map(|object| raster::most_changes(&object.polygons, image.width_px));
-        check_rle(n_changes.sum())?;
+        check_rle(n_changes.sum(), memory_bytes / CHANGE_BYTES)?;
     }
-    objects
-        .iter_mut()
-        .try_for_each(|object| give_form(object, options, image))
+    let most_vertices = memory_bytes / SIMPLIFIED_VERTEX_BYTES;
+    for object in objects {
+        if options.forms.coco_rle {
+            let rle = Rle::of_polygons(&object.polygons, image.width_px, image.height_px);
+            object.coco_rle = Some(rle);
+        }
+        if options.forms.polygons {
+            simplify(object, options, most_vertices)?;
+        } else {
+            object.polygons.clear();
+        }
+    }
+    Ok(())
 }
 
-fn give_form(object: &mut Object, options: &Options, image: &ImageInfo) -> Result<(), JobError> {
-    if options.forms.coco_rle {
-        let rle = Rle::of_polygons(&object.polygons, image.width_px, image.height_px);
-        object.coco_rle = Some(rle);
-    }
-    if !options.forms.polygons {
-        object.polygons.clear();
-        return Ok(());
-    }
+fn simplify(object: &mut Object, options: &Options, most_vertices: u64) -> Result<(), JobError> {
     let simplify = Simplify {
         tolerance_px: options.simplify_px,
         max_vertices: options.max_vertices.map(|most| most as usize),
     };
     let n_vertices = object.n_vertices();
-    if simplify.changes(n_vertices) && n_vertices > SIMPLIFIED_VERTICES {
+    if simplify.changes(n_vertices) && n_vertices as u64 > most_vertices {
         let message = format!(
-            "an object of {n_vertices} vertices cannot be simplified, the limit is {SIMPLIFIED_VERTICES}"
+            "an object of {n_vertices} vertices cannot be simplified, the limit for an image of this size is {most_vertices}"
         );
         return Err(JobError::new(ErrorCode::ResultTooLarge, message));
     }
@@ -250,12 +255,12 @@ fn give_form(object: &mut Object, options: &Options, image: &ImageInfo) -> Resul
     Ok(())
 }
 
-fn check_rle(n_changes: u64) -> Result<(), JobError> {
-    if n_changes <= RLE_RUNS {
+fn check_rle(n_changes: u64, most: u64) -> Result<(), JobError> {
+    if n_changes <= most {
         return Ok(());
     }
     let message = format!(
-        "the run lengths of all objects may be {n_changes}, the limit is {RLE_RUNS}; raise min_area_px or leave out coco_rle"
+        "the run lengths of all objects may be {n_changes}, the limit for an image of this size is {most}; raise min_area_px or leave out coco_rle"
     );
     Err(JobError::new(ErrorCode::ResultTooLarge, message))
 }

@@ -7,8 +7,12 @@ use std::{
     time::Duration,
 };
 
-use segfleet_common::broker::{Broker, ConnectError};
+use segfleet_common::{
+    broker::{Broker, ConnectError},
+    subject::Tenant,
+};
 use thiserror::Error;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::{
     sync::CancellationToken,
@@ -49,7 +53,7 @@ pub enum RunError {
 pub struct RunReport {
     /// Whether every job that was in work was finished, and none given back.
     pub drained: bool,
-    /// Whether it ended by itself, since a job held one of its threads for too long.
+    /// Whether it ended by itself: a job held one of its threads for too long, or a part of it came to a wrong end.
     pub overran: bool,
     /// Deliveries that were never settled, and given back as they left scope: bugs.
     pub n_abandoned: u64,
@@ -95,33 +99,58 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<RunRepor
         shutdown.child_token(),
     )?;
     let worker = Arc::new(worker);
-    let stopping = &worker.stopping;
-    let side_tasks = TaskTracker::new();
-    let mut helpers = vec![AbortOnDropHandle::new(
-        side_tasks.spawn(watch_threads(worker.clone())),
-    )];
-    for tenant in &config.tenants {
-        if let Ok(stops) = Stops::subscribe(&broker, tenant).await {
-            let passing_on = worker.stops.clone().pass_on(stops);
-            helpers.push(AbortOnDropHandle::new(side_tasks.spawn(passing_on)));
-        }
-    }
+    let helpers = help(&worker, &config.tenants).await;
     let pulls = TaskTracker::new();
     for source in sources {
-        pulls.spawn(consume(worker.clone(), Arc::new(source), stopping.clone()));
+        let pulling = consume(worker.clone(), Arc::new(source), worker.stopping.clone());
+        pulls.spawn(ending_worker(worker.stopping.clone(), pulling));
     }
-    stopping.cancelled().await;
-    tracing::info!("draining for at most {:?}", config.drain_timeout);
-    let drained = drain(&worker, &pulls, config.drain_timeout).await;
+    worker.stopping.cancelled().await;
+    let overran = !shutdown.is_cancelled();
+    // The only thread is held: what waits for it is better off elsewhere.
+    let is_stuck = overran && config.n_threads == 1;
+    let grace = if is_stuck {
+        Duration::ZERO
+    } else {
+        config.drain_timeout
+    };
+    tracing::info!("draining for at most {grace:?}");
+    let drained = drain(&worker, &pulls, grace).await;
     let report = RunReport {
         drained,
-        overran: !shutdown.is_cancelled(),
+        overran,
         n_abandoned: worker.n_abandoned.load(Ordering::Relaxed),
     };
     drop(helpers);
     drop(worker);
     broker.close().await;
     Ok(report)
+}
+
+/// Starts what goes on beside the pulling, until this leaves scope.
+async fn help(worker: &Arc<Worker>, tenants: &[Tenant]) -> Vec<AbortOnDropHandle<()>> {
+    let tasks = TaskTracker::new();
+    let watching = ending_worker(worker.stopping.clone(), watch_threads(worker.clone()));
+    let mut helpers = vec![AbortOnDropHandle::new(tasks.spawn(watching))];
+    for tenant in tenants {
+        match Stops::subscribe(&worker.broker, tenant).await {
+            Ok(stops) => {
+                let passing_on = worker.stops.clone().pass_on(stops);
+                let passing_on = ending_worker(worker.stopping.clone(), passing_on);
+                helpers.push(AbortOnDropHandle::new(tasks.spawn(passing_on)));
+            }
+            Err(error) => {
+                tracing::warn!(%tenant, %error, "cancels are not heard; cancelled jobs are worked on in vain")
+            }
+        }
+    }
+    helpers
+}
+
+/// Has the worker end when this part of it ends, be it by a panic: half a worker would look like a whole one.
+async fn ending_worker(stopping: CancellationToken, part: impl Future<Output = ()>) {
+    let _ends_with_this = stopping.drop_guard();
+    part.await;
 }
 
 fn build(
@@ -138,6 +167,7 @@ fn build(
         limits: config.limits,
         max_run_time: config.max_run_time,
         isolation: config.isolation.clone(),
+        child_places: Semaphore::new(config.n_threads + 1),
         stall_time: config.stall_time,
         gate: Gate::new(),
         stops: Arc::default(),

@@ -34,6 +34,8 @@ pub(crate) async fn serve(
     worker.failpoint.reach(Step::Taken);
     let settler = Settler::new(&worker, &source, &delivery);
     let ending = select! {
+        // What is done in the last moment is not given back.
+        biased;
         ending = attend(&worker, &source, &settler, &delivery, attempts) => ending,
         () = worker.give_back.cancelled() => Ending::Drained,
     };

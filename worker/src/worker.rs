@@ -10,6 +10,7 @@ use segfleet_common::{
     decode::DecodeLimits,
     subject::{ModelName, Tenant},
 };
+use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -31,6 +32,8 @@ pub(crate) struct Worker {
     pub(crate) max_run_time: Duration,
     /// What is done in child processes.
     pub(crate) isolation: Isolation,
+    /// As many child processes may live at once.
+    pub(crate) child_places: Semaphore,
     /// Silence of a source with free slots and waiting jobs that is too long.
     pub(crate) stall_time: Duration,
     pub(crate) gate: Gate,
@@ -41,7 +44,7 @@ pub(crate) struct Worker {
     pub(crate) n_abandoned: Arc<AtomicU64>,
     /// Cancelled when nothing new may be taken: by a signal, or by a job that does not end.
     pub(crate) stopping: CancellationToken,
-    /// Every task of the worker; the drain waits for them.
+    /// Every delivery's tasks; the drain waits for them.
     pub(crate) tasks: TaskTracker,
     /// Cancelled when the grace of a drain is over: what is not finished goes back.
     pub(crate) give_back: CancellationToken,

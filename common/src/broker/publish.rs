@@ -182,7 +182,11 @@ impl Broker {
         let Some(stored) = self.stored_result(tenant, job).await? else {
             return Ok(None);
         };
-        let outcome = match wire::read_result(stored.content_type(), &stored.payload) {
+        let read = move || wire::read_result(stored.content_type(), &stored.payload);
+        // A large one takes longer to read than an async thread may.
+        let read = tokio::task::spawn_blocking(read).await;
+        let read = read.map_err(|error| FetchError::Unavailable(error.to_string()))?;
+        let outcome = match read {
             Ok(result) => Some(result.outcome),
             Err(error) => {
                 tracing::warn!(job.id = %job, %error, "the stored result cannot be read");

@@ -19,8 +19,8 @@ use crate::{
     process::{give_forms, outline_failure, outline_options},
 };
 
-/// Most corners of a mask, which take 2 GB; one with more is noise.
-const MAX_CORNERS: usize = 50_000_000;
+/// Memory that outlines may take: 50 million corners, and a mask with more is noise.
+const OUTLINE_BYTES: u64 = 2_000_000_000;
 
 /// Traces the mask of `args` and writes the form that they name.
 ///
@@ -39,7 +39,7 @@ fn document(args: &OutlineArgs, file: &[u8]) -> Result<Document, JobError> {
     let mask = MaskFile::read(file, &args.limits.to_limits())?;
     let options = args.options.to_options(Format::Form(args.format));
     let mut objects = trace(&mask, args.labels, &options)?;
-    give_forms(&mut objects, &options, &mask.info)?;
+    give_forms(&mut objects, &options, &mask.info, OUTLINE_BYTES)?;
     args.format.write(&Picture {
         id: 1,
         file_name: &args.mask.to_string_lossy(),
@@ -50,7 +50,7 @@ fn document(args: &OutlineArgs, file: &[u8]) -> Result<Document, JobError> {
 }
 
 fn trace(mask: &MaskFile, labels: bool, options: &Options) -> Result<Vec<Object>, JobError> {
-    let options = outline_options(options, MAX_CORNERS);
+    let options = outline_options(options, OUTLINE_BYTES);
     let width_px = mask.info.width_px;
     let traced = match &mask.values {
         _ if !labels => outline_mask(&mask.foreground(), &options),

@@ -20,6 +20,9 @@ use segfleet_common::{
 use self::thinning::Thinning;
 use super::rings::from_first;
 
+/// Memory that simplifying takes for each vertex of an object, in bytes.
+pub const SIMPLIFIED_VERTEX_BYTES: u64 = 320;
+
 /// How far outlines may be simplified.
 ///
 /// No point of a ring is then farther than the object's `deviation_px` from its exact form, nor the other way round; a
@@ -43,7 +46,8 @@ impl Simplify {
         max_vertices: None,
     };
 
-    /// Whether anything is done to an object of this many vertices. Then it takes about 310 bytes for each of them.
+    /// Whether anything is done to an object of this many vertices. Then it takes
+    /// [`SIMPLIFIED_VERTEX_BYTES`] for each of them.
     #[must_use]
     pub fn changes(&self, n_vertices: usize) -> bool {
         let fits = self.max_vertices.is_none_or(|most| n_vertices <= most);

@@ -35,8 +35,8 @@ async fn killed_at(step: &str, width: u32, attempts: u32, expected: &str) {
     fleet.publish("faulty", "j", job.clone()).await;
     assert_eq!(first.exit_code().await, None, "{step}: {}", first.log());
     let second = Program::run(&url, "--model faulty --threads 1");
-    let results = replies.results(1).await;
     fleet.until_idle().await;
+    let results = replies.results(1).await;
     let endings: Vec<String> = results.iter().map(ending).collect();
     assert_eq!(endings.len(), 1, "{step}: {endings:?}");
     assert!(endings[0].starts_with(expected), "{step}: {endings:?}");
@@ -91,12 +91,12 @@ async fn two_workers_that_finish_one_job_answer_once() {
         .until("JOBS", |jobs| jobs.consumers[0].redelivered == 1)
         .await;
     first.signal("CONT");
-    let results = replies.results(1).await;
     fleet.until_idle().await;
     // Both have settled it when both ask again.
     fleet
         .until("JOBS", |jobs| jobs.consumers[0].waiting_pulls == 2)
         .await;
+    let results = replies.results(1).await;
     assert_eq!(results.iter().map(ending).collect::<Vec<_>>(), ["ok 1"]);
     assert!(fleet.dead_letters().await.is_empty());
     for worker in [&mut first, &mut second] {

@@ -188,7 +188,7 @@ async fn what_is_wrong_with_the_answer() {
             joined(1300),
         ),
         (
-            "result_too_large: the run lengths of all objects may be 8200000, the limit is 8000000; raise min_area_px or leave out coco_rle",
+            "result_too_large: the run lengths of all objects may be 8200000, the limit for an image of this size is 2500000; raise min_area_px or leave out coco_rle",
             run_lengths,
         ),
         (

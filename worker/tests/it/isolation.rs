@@ -1,7 +1,10 @@
 //! Images that kill, hang and devour, and what is left of the fleet. What an image of the model `faulty` does, its
 //! width says.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use segfleet_common::{
     broker::Settings,
@@ -17,7 +20,7 @@ use segfleet_worker::{
 use crate::{
     fleet::{Fleet, JobMessage, Worker, ending, soon},
     models::{encode, png},
-    program::{PROGRAM, Program, processes, signal},
+    program::{PROGRAM, Program, children, signal},
 };
 
 const ABORTS_PX: u32 = 101;
@@ -50,12 +53,20 @@ fn isolated(fleet: &Fleet, side_px: u32) -> Config {
     }
 }
 
+/// Waits until this process has so many children with this limit.
 async fn until_n_children(side_px: u32, n_children: usize) -> Vec<u32> {
+    until_n_children_of(std::process::id(), side_px, n_children).await
+}
+
+async fn until_n_children_of(parent: u32, side_px: u32, n_children: usize) -> Vec<u32> {
     let look = async {
         loop {
-            let children = processes(&format!(" child --model faulty --max-side-px {side_px} "));
-            if children.len() == n_children {
-                return children;
+            let found = children(
+                parent,
+                &format!(" child --model faulty --max-side-px {side_px} "),
+            );
+            if found.len() == n_children {
+                return found;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -225,18 +236,23 @@ async fn a_child_finds_what_a_thread_does() {
     assert_eq!(told(alone), told(on_thread));
 }
 
+/// As a person, a terminal, a supervisor or the system does.
 #[tokio::test]
-async fn a_child_killed_from_outside_says_nothing_about_its_image() {
+async fn a_child_stopped_from_outside_says_nothing_about_its_image() {
     let fleet = Fleet::start(&["faulty"], retry_soon(2)).await;
     let worker = fleet.work_with(isolated(&fleet, 10_003));
-    let reply = fleet.submit("faulty", "slow", image(SLOW_PX)).await;
-    let children = until_n_children(10_003, 1).await;
-    signal(children[0], "KILL");
-    let result = reply.result().await;
-    assert_eq!(
-        (ending(&result).as_str(), result.attempt),
-        ("ok 1", Some(2))
-    );
+    for name in ["KILL", "TERM", "INT", "HUP"] {
+        let reply = fleet.submit("faulty", name, image(SLOW_PX)).await;
+        let children = until_n_children(10_003, 1).await;
+        signal(children[0], name);
+        let result = reply.result().await;
+        assert_eq!(
+            (ending(&result).as_str(), result.attempt),
+            ("ok 1", Some(2)),
+            "{name}"
+        );
+    }
+    assert!(fleet.dead_letters().await.is_empty());
     worker.stop().await;
 }
 
@@ -265,40 +281,176 @@ async fn a_child_ends_with_its_deadline_its_drain_and_its_worker() {
 
     let args = "--model faulty --isolate always --max-side-px 10005";
     let worker = Program::run(&fleet.server.url(), args);
-    until_n_children(10_005, 1).await;
+    let child = until_n_children_of(worker.id(), 10_005, 1).await[0];
     worker.signal("KILL");
-    until_n_children(10_005, 0).await;
+    // Whoever adopts it does not keep it.
+    let gone = async {
+        while Path::new(&format!("/proc/{child}/exe")).exists() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    soon("the child's end", gone).await;
     drop(endless);
 }
 
-/// What stands in for the program: one that is not there, and one that answers nonsense.
+/// A program of the tests that stands in for the child, and is mad in the way its name says.
+fn mad(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/it/mad")
+        .join(name)
+}
+
 #[tokio::test]
-async fn a_broken_program_is_no_result() {
+async fn a_mad_child_costs_its_job_and_holds_nothing() {
     let fleet = Fleet::start(&["faulty"], retry_soon(2)).await;
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/nonsense.sh");
     let cases = [
         (
-            script,
-            "crashed: the child process' answer cannot be used: ",
+            mad("nonsense"),
+            "crashed: the child process' result cannot be used: ",
             1,
         ),
         (
-            Path::new("/nowhere").to_owned(),
+            mad("mute"),
+            "crashed: the child process did not end after its last word, and was killed",
+            1,
+        ),
+        (
+            mad("loud"),
+            "crashed: the child process did not end after its last word, and was killed",
+            1,
+        ),
+        (
+            mad("orphan"),
+            "run_time_exceeded: the job ran longer than 2s",
+            1,
+        ),
+        (
+            mad("greedy"),
+            "image_too_large: decoding may need 18446744073709551615 bytes",
+            1,
+        ),
+        (
+            mad("slow"),
+            "crashed: the child process was not ready within 2s",
+            2,
+        ),
+        (
+            PathBuf::from("/nowhere"),
             "crashed: a child process cannot be started: No such file",
             2,
         ),
     ];
     for (program, expected, attempt) in cases {
-        let mut config = isolated(&fleet, 10_006);
+        let mut config = Config {
+            max_run_time: Duration::from_secs(2),
+            n_threads: 1,
+            ..isolated(&fleet, 10_006)
+        };
+        let name = format!("j{}", program.file_name().expect("a name").display());
         config.isolation.program = program;
         let worker = fleet.work_with(config);
-        let result = fleet.ask("faulty", &format!("j{attempt}"), image(9)).await;
-        assert!(ending(&result).contains(expected), "{}", ending(&result));
-        assert_eq!(result.attempt, Some(attempt));
-        worker.stop().await;
+        let result = fleet.ask("faulty", &name, image(9)).await;
+        assert!(
+            ending(&result).contains(expected),
+            "{name}: {}",
+            ending(&result)
+        );
+        assert_eq!(result.attempt, Some(attempt), "{name}");
+        // Slots, memory and turns are back: the drain is complete.
+        assert!(worker.stop().await.is_good(), "{name}");
     }
     fleet.until_idle().await;
-    assert_eq!(fleet.dead_letters().await.len(), 2);
+    assert_eq!(fleet.dead_letters().await.len(), 6);
+}
+
+/// A child that never ends holds what the others wait for, so they come after it.
+async fn comes_after(width: u32, height: u32, n_threads: usize, side_px: u32) {
+    let fleet = Fleet::start(&["faulty"], retry_soon(5)).await;
+    let replies = fleet.all_replies().await;
+    let config = Config {
+        max_run_time: Duration::from_secs(4),
+        image_memory_bytes: 128 << 20,
+        n_threads,
+        ..isolated(&fleet, side_px)
+    };
+    let worker = fleet.work_with(config);
+    fleet
+        .publish(
+            "faulty",
+            "first",
+            JobMessage::image(&png(NEVER_ENDS_PX, height)),
+        )
+        .await;
+    until_n_children(side_px, 1).await;
+    // It has its memory and its turn before another child is there.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    fleet
+        .publish("faulty", "second", JobMessage::image(&png(width, height)))
+        .await;
+    let results = replies.results(2).await;
+    let order: Vec<_> = results.iter().map(|result| result.id.as_str()).collect();
+    assert_eq!(order, ["first", "second"]);
+    assert_eq!(ending(&results[1]), "ok 1");
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_child_waits_for_its_turn() {
+    comes_after(9, 2, 1, 10_007).await;
+}
+
+#[tokio::test]
+async fn a_child_waits_for_its_memory() {
+    // With its overhead each takes more than half of the budget.
+    comes_after(100, 10_000, 2, 10_008).await;
+}
+
+/// Its memory is limited to what it asked for and an overhead, which together are more than the overhead alone.
+#[tokio::test]
+async fn a_child_has_the_memory_that_its_image_needs() {
+    let fleet = Fleet::start(&["faulty"], retry_soon(5)).await;
+    let config = Config {
+        image_memory_bytes: 256 << 20,
+        ..isolated(&fleet, 10_009)
+    };
+    let worker = fleet.work_with(config);
+    let large = encode(
+        &image::DynamicImage::new_rgb8(6000, 6000),
+        image::ImageFormat::Png,
+    );
+    let result = fleet
+        .ask("faulty", "large", JobMessage::image(&large))
+        .await;
+    assert_eq!(ending(&result), "ok 1");
+    worker.stop().await;
+}
+
+/// No more children than can have work, and one to be ready.
+#[tokio::test]
+async fn children_are_few_however_many_slots_there_are() {
+    let fleet = Fleet::start(&["faulty"], retry_soon(5)).await;
+    let config = Config {
+        n_threads: 1,
+        n_slots: 16,
+        ..isolated(&fleet, 10_010)
+    };
+    let worker = fleet.work_with(config);
+    let replies = fleet.all_replies().await;
+    for index in 0..4 {
+        fleet
+            .publish("faulty", &format!("j{index}"), image(SLOW_PX))
+            .await;
+    }
+    fleet
+        .until("JOBS", |jobs| jobs.consumers[0].in_flight == 4)
+        .await;
+    until_n_children(10_010, 2).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(children(std::process::id(), " --max-side-px 10010 ").len() <= 2);
+    for result in replies.results(4).await {
+        assert_eq!(ending(&result), "ok 1");
+    }
+    worker.stop().await;
 }
 
 /// Eight slots and images of which one needs almost the whole budget. A container has twice the budget; the peak of
@@ -355,4 +507,26 @@ async fn a_job_that_overruns_on_a_thread_ends_its_worker_and_no_neighbour() {
     assert_eq!(stuck.result().await.attempt, Some(2));
     held.open();
     next.stop().await;
+}
+
+/// A thread is held by a job that nobody waits for any more: its deadline has passed.
+#[tokio::test]
+async fn a_thread_that_an_expired_job_holds_ends_its_worker() {
+    let fleet = Fleet::start(&["test"], Settings::default()).await;
+    let held = crate::models::Held::new();
+    let config = Config {
+        max_run_time: Duration::from_secs(2),
+        ..fleet.config("test", held.clone())
+    };
+    let worker = fleet.work_with(config);
+    let deadline = time::OffsetDateTime::now_utc() + Duration::from_secs(1);
+    let deadline = deadline.format(&time::format_description::well_known::Rfc3339);
+    let job =
+        JobMessage::image(&png(2, 2)).header("Segment-Deadline", &deadline.expect("a moment"));
+    let late = fleet.submit("test", "late", job).await;
+    held.until_inside(1).await;
+    assert_eq!(ending(&late.result().await), "expired");
+    let report = soon("its end", worker.ended()).await;
+    assert!(report.overran, "{report:?}");
+    held.open();
 }

@@ -26,6 +26,29 @@ fn in_flight(jobs: &StreamStatus) -> usize {
         .sum()
 }
 
+/// Has the one queued job handed out so often, and gives it back each time.
+async fn hand_out(fleet: &Fleet, n_times: usize) {
+    let jetstream = fleet.broker.jetstream();
+    let consumer = jetstream
+        .get_consumer_from_stream::<pull::Config, _, _>("normal-test", "JOBS")
+        .await;
+    let consumer = consumer.expect("set up");
+    for _ in 0..n_times {
+        let mut pulled = consumer
+            .stream()
+            .max_messages_per_batch(1)
+            .messages()
+            .await
+            .expect("a pull");
+        let message = soon("a delivery", futures_util::StreamExt::next(&mut pulled)).await;
+        let message = message.expect("a message").expect("no error");
+        message
+            .ack_with(async_nats::jetstream::AckKind::Nak(None))
+            .await
+            .expect("given back");
+    }
+}
+
 #[tokio::test]
 async fn a_job_that_fails_once_is_tried_again() {
     let fleet = Fleet::start(&["test"], Settings::default()).await;
@@ -96,25 +119,7 @@ async fn attempts_that_never_ended_are_counted_and_given_up_on() {
     let fleet = Fleet::start(&["test"], settings).await;
     let reply = fleet.submit("test", "killer", job()).await;
     // As if two workers had been killed: the job was handed out twice and nobody settled it.
-    let jetstream = fleet.broker.jetstream();
-    let consumer = jetstream
-        .get_consumer_from_stream::<pull::Config, _, _>("normal-test", "JOBS")
-        .await;
-    let consumer = consumer.expect("set up");
-    for _ in 0..2 {
-        let mut pulled = consumer
-            .stream()
-            .max_messages_per_batch(1)
-            .messages()
-            .await
-            .expect("a pull");
-        let message = soon("a delivery", futures_util::StreamExt::next(&mut pulled)).await;
-        let message = message.expect("a message").expect("no error");
-        message
-            .ack_with(async_nats::jetstream::AckKind::Nak(None))
-            .await
-            .expect("given back");
-    }
+    hand_out(&fleet, 2).await;
     let model = Unreliable::fails(0);
     let worker = fleet.work_with(fleet.config("test", model.clone()));
     let result = reply.result().await;
@@ -150,6 +155,51 @@ async fn a_job_answered_by_another_leaves_the_queue_without_a_second_result() {
     fleet.until_idle().await;
     assert_eq!(reply.message().await.payload.as_ref(), first);
     assert_eq!(fleet.stored("raced").await, Some(first));
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_redelivered_job_that_is_answered_is_not_looked_at() {
+    let fleet = Fleet::start(&["test"], Settings::default()).await;
+    drop(fleet.submit("test", "answered", job()).await);
+    hand_out(&fleet, 1).await;
+    let text = r#"{"v":1,"id":"answered","tenant":"public","status":"expired"}"#;
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert("Content-Type", wire::JSON);
+    let subject = "segment.results.public.answered";
+    let stored = fleet
+        .client()
+        .request_with_headers(subject, headers, text.into());
+    stored.await.expect("stored");
+    let model = Unreliable::fails(0);
+    let worker = fleet.work_with(fleet.config("test", model.clone()));
+    fleet.until_idle().await;
+    worker.stop().await;
+    assert_eq!(model.n_calls(), 0);
+}
+
+/// The lease of a delivery is kept, and its slot taken, until it is settled.
+#[tokio::test]
+async fn a_slot_is_free_only_when_its_job_is_settled() {
+    let fleet = Fleet::start(&["test"], Settings::default()).await;
+    let model = Held::new();
+    let config = Config {
+        n_slots: 1,
+        ..fleet.config("test", model.clone())
+    };
+    let worker = fleet.work_with(config);
+    let first = fleet.submit("test", "first", job()).await;
+    model.until_inside(1).await;
+    let second = fleet.submit("test", "second", job()).await;
+    // A pull that were open would be answered by now.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    fleet
+        .until("JOBS", |jobs| jobs.messages == 2 && in_flight(jobs) == 1)
+        .await;
+    model.open();
+    for reply in [first, second] {
+        assert_eq!(ending(&reply.result().await), "ok 1");
+    }
     worker.stop().await;
 }
 

@@ -123,19 +123,21 @@ pub(crate) fn signal(process: u32, name: &str) {
     );
 }
 
-/// The processes whose command line has these words.
-pub(crate) fn processes(words: &str) -> Vec<u32> {
+/// The child processes of `parent` whose command line has these words.
+pub(crate) fn children(parent: u32, words: &str) -> Vec<u32> {
     let ids = fs::read_dir("/proc")
         .expect("Linux")
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let has_words = |id: &u32| {
-        // It may have ended meanwhile.
+    let is_child = |id: &u32| {
+        // It may have ended meanwhile. After the name in brackets come the state and the parent.
+        let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        let rest = stat.rsplit(") ").next().unwrap_or_default();
         let line = fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
         let line = String::from_utf8_lossy(&line).replace('\0', " ");
-        line.contains(words)
+        rest.split(' ').nth(1) == Some(&parent.to_string()) && line.contains(words)
     };
-    ids.filter(has_words).collect()
+    ids.filter(is_child).collect()
 }
 
 /// The settings of whoever runs the tests are not the tests'.
