@@ -8,7 +8,9 @@
 
 pub mod child;
 pub mod config;
+pub mod engine;
 pub mod failpoint;
+pub mod found;
 pub mod isolate;
 pub mod labels;
 pub mod local;

@@ -6,8 +6,8 @@ use image::DynamicImage;
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use segfleet_common::{result::ModelInfo, subject::JobId};
 
-use super::{SegmentError, Segmentation, Segmenter, built_in};
-use crate::mask::Mask;
+use super::{Ask, SegmentError, Segmentation, Segmenter, built_in};
+use crate::{found::Found, mask::Mask};
 
 /// Answers a square of an eighth to a half of the shorter side, at a place that only the job's id decides.
 #[derive(Debug)]
@@ -36,10 +36,10 @@ impl Segmenter for Mock {
         &self.info
     }
 
-    fn segment(&self, image: &DynamicImage, job: &JobId) -> Result<Segmentation, SegmentError> {
+    fn segment(&self, image: &DynamicImage, ask: &Ask<'_>) -> Result<Segmentation, SegmentError> {
         let (width, height) = (image.width(), image.height());
         // This generator's numbers are part of its contract: every worker and every version draws the same.
-        let mut random = ChaCha8Rng::from_seed(seed(job));
+        let mut random = ChaCha8Rng::from_seed(seed(ask.job));
         let shorter = width.min(height);
         let side = random.random_range((shorter / 8).max(1)..=(shorter / 2).max(1));
         let left = random.random_range(0..=width - side);
@@ -48,7 +48,7 @@ impl Segmenter for Mock {
             |x: u32, y: u32| (left..left + side).contains(&x) && (top..top + side).contains(&y);
         let mask = Mask::from_fn(width, height, inside);
         Ok(Segmentation {
-            mask,
+            found: Found::Foreground(mask),
             preprocess: Duration::ZERO,
             infer: Duration::ZERO,
         })
@@ -71,7 +71,15 @@ mod tests {
     fn square(job: &str, width: u32, height: u32) -> Mask {
         let image = DynamicImage::new_luma8(width, height);
         let job = job.parse().expect("a token");
-        Mock::new().segment(&image, &job).expect("never fails").mask
+        let ask = Ask {
+            job: &job,
+            score_threshold: None,
+        };
+        let segmentation = Mock::new().segment(&image, &ask).expect("never fails");
+        let Found::Foreground(mask) = segmentation.found else {
+            panic!("{segmentation:?}")
+        };
+        mask
     }
 
     #[test]
