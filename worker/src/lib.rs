@@ -9,6 +9,7 @@
 pub mod child;
 pub mod config;
 pub mod failpoint;
+pub mod head;
 pub mod isolate;
 pub mod labels;
 pub mod local;
