@@ -9,8 +9,10 @@
 //!
 //! Outputs of the wrong length are errors. NaN is background, and so is every pixel whose value hangs on one.
 
+mod best;
 mod binary;
 mod placement;
+mod rectangle;
 mod semantic;
 mod text;
 mod upsample;

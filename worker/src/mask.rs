@@ -76,37 +76,8 @@ impl Mask {
         mask
     }
 
-    /// Makes a mask row by row from the top down: `paint(y, words)` sets bits of words that are 0.
-    ///
-    /// Bits that it sets beyond the width are cleared.
-    ///
-    /// ```
-    /// use segfleet_worker::mask::Mask;
-    ///
-    /// let mask = Mask::from_rows(3, 2, |y, words| words[0] = if y == 0 { 0b100 } else { u64::MAX });
-    /// assert_eq!(mask.rows().collect::<Vec<_>>(), [[0b100], [0b111]]);
-    /// ```
-    pub fn from_rows(
-        width_px: u32,
-        height_px: u32,
-        mut paint: impl FnMut(u32, &mut [u64]),
-    ) -> Self {
-        let mut mask = Self::background(width_px, height_px);
-        let beyond = match width_px % WORD_BITS {
-            0 => 0,
-            n_bits => u64::MAX << n_bits,
-        };
-        let rows = mask.words.chunks_exact_mut(mask.words_per_row.max(1));
-        for (y, words) in (0..).zip(rows) {
-            paint(y, words);
-            if let [.., last] = words {
-                *last &= !beyond;
-            }
-        }
-        mask
-    }
-
-    fn background(width_px: u32, height_px: u32) -> Self {
+    /// Makes a mask without foreground.
+    pub(crate) fn background(width_px: u32, height_px: u32) -> Self {
         let words_per_row = (width_px as usize).div_ceil(WORD_VALUES);
         Self {
             width_px,
@@ -114,6 +85,13 @@ impl Mask {
             words_per_row,
             words: vec![0; words_per_row * height_px as usize],
         }
+    }
+
+    /// Makes pixels of row `y` foreground; columns beyond the width are left alone.
+    pub(crate) fn fill(&mut self, y: u32, columns: Range<u32>) {
+        let start = y as usize * self.words_per_row;
+        let row = &mut self.words[start..start + self.words_per_row];
+        fill(row, columns.start..columns.end.min(self.width_px));
     }
 
     /// Width in pixels.

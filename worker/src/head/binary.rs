@@ -1,9 +1,6 @@
 //! [`binary`]: one map of probabilities, such as of a salient object or a person.
 
-use super::{
-    HeadError, Map, Placement,
-    upsample::{Taps, decide},
-};
+use super::{HeadError, Map, Placement, upsample::decide};
 use crate::mask::Mask;
 
 /// Makes the mask of the pixels whose value is above `threshold`.
@@ -27,9 +24,7 @@ use crate::mask::Mask;
 pub fn binary(map: &Map<'_>, placement: &Placement, threshold: f32) -> Result<Mask, HeadError> {
     map.check()?;
     placement.check()?;
-    let (columns, rows) = (placement.columns(), placement.rows());
-    let columns = Taps::new(&columns, map.width, 0..placement.image_width);
-    let rows = Taps::new(&rows, map.height, 0..placement.image_height);
+    let (columns, rows) = placement.taps(map.width, map.height);
     let start = rows.cells.start * map.width + columns.cells.start;
     Ok(decide(
         (&map.values[start..], map.width),

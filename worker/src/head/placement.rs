@@ -1,6 +1,11 @@
 //! [`Placement`]: where the image lies in the network's input.
 
-use super::HeadError;
+use std::ops::Range;
+
+use super::{
+    HeadError,
+    upsample::{Taps, count},
+};
 
 /// Where the image lies in the network's input, in pixels of the input.
 ///
@@ -60,6 +65,14 @@ impl Placement {
         }
     }
 
+    /// The columns and rows of a map between which the image's pixels lie.
+    pub(super) fn taps(&self, map_width: usize, map_height: usize) -> (Taps, Taps) {
+        (
+            Taps::new(&self.columns(), map_width, 0..self.image_width),
+            Taps::new(&self.rows(), map_height, 0..self.image_height),
+        )
+    }
+
     /// From left to right.
     pub(super) fn columns(&self) -> Axis {
         Axis {
@@ -103,5 +116,21 @@ impl Axis {
     /// From a position in the input to one in the image.
     pub(super) fn image_of_input(&self, position: f64) -> f64 {
         (position - self.start) * f64::from(self.image_px) / self.length
+    }
+
+    /// From a position in a map of `n_cells` to one in the image.
+    pub(super) fn image_of_map(&self, position: f64, n_cells: usize) -> f64 {
+        self.image_of_input(position * self.input_px / count(n_cells))
+    }
+
+    /// The pixels of the image whose centres are between two positions in it, the first one included.
+    pub(super) fn pixels(&self, from: f64, to: f64) -> Range<u32> {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "casts of floats saturate"
+        )]
+        let first_after = |position: f64| ((position - 0.5).ceil() as u32).min(self.image_px);
+        first_after(from)..first_after(to)
     }
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::placement::Axis;
-use crate::mask::{Mask, fill};
+use crate::mask::Mask;
 
 /// For some of the image's pixels along one axis: the two neighbouring cells of a map, and how far between.
 #[derive(Debug)]
@@ -13,7 +13,16 @@ pub(super) struct Taps {
     /// Neighbouring pixels that lie between the same cells, in ascending order.
     pub(super) spans: Vec<Span>,
     /// For each pixel how far it is from the first cell (0) to the second (1).
-    pub(super) weights: Vec<f32>,
+    weights: Vec<f32>,
+}
+
+/// The cells of one pixel.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tap {
+    pub(super) cell: usize,
+    /// The cell after it, or the same at the end.
+    pub(super) next: usize,
+    pub(super) weight: f32,
 }
 
 /// Pixels between two cells.
@@ -56,6 +65,23 @@ impl Taps {
         }
     }
 
+    /// For each pixel its cells.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Tap> {
+        let last = self.cells.len().saturating_sub(1);
+        self.spans.iter().flat_map(move |span| {
+            self.weights_of(span).iter().map(move |&weight| Tap {
+                cell: span.cell,
+                next: (span.cell + 1).min(last),
+                weight,
+            })
+        })
+    }
+
+    /// The weights of a span's pixels.
+    pub(super) fn weights_of(&self, span: &Span) -> &[f32] {
+        &self.weights[span.pixels.start as usize..span.pixels.end as usize]
+    }
+
     /// Number of pixels.
     pub(super) fn n_pixels(&self) -> u32 {
         self.spans.last().map_or(0, |span| span.pixels.end)
@@ -93,7 +119,7 @@ fn between(position: f64, first: usize, last: usize) -> (usize, f32) {
     (cell, weight)
 }
 
-/// A whole number, at most `last`; 0 for what is below and for NaN.
+/// Rounds down to a whole number, at most `last`; 0 for what is below and for NaN.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -116,6 +142,20 @@ pub(super) fn blend(from: f32, to: f32, weight: f32) -> f32 {
     from + (to - from) * weight
 }
 
+/// Blends a row of cells out of the two above and below it; the value after the last cell is the last one's again.
+///
+/// `values` starts with the first cell that is needed and has `stride` cells per row.
+pub(super) fn blend_rows((values, stride): (&[f32], usize), tap: Tap, blended: &mut [f32]) {
+    let [cells @ .., beyond] = blended else {
+        return;
+    };
+    let (above, below) = (&values[tap.cell * stride..], &values[tap.next * stride..]);
+    for ((value, above), below) in cells.iter_mut().zip(above).zip(below) {
+        *value = blend(*above, *below, tap.weight);
+    }
+    *beyond = cells.last().copied().unwrap_or(f32::NAN);
+}
+
 /// Makes a mask that is foreground where the bilinear values of a map are above `threshold`.
 ///
 /// `map` has rows of `stride` values, of which it starts with the first that `columns` and `rows` need.
@@ -125,67 +165,39 @@ pub(super) fn decide(
     rows: &Taps,
     threshold: f32,
 ) -> Mask {
-    let n_cells = columns.cells.len();
-    let mut blended = vec![0.0; n_cells + 1];
-    let mut spans = rows.spans.iter().peekable();
-    Mask::from_rows(columns.n_pixels(), rows.n_pixels(), |y, words| {
-        while spans.next_if(|span| span.pixels.end <= y).is_some() {}
-        let Some(span) = spans.peek() else { return };
-        let next = (span.cell + 1).min(rows.cells.len() - 1);
-        let (above, below) = (&map[span.cell * stride..], &map[next * stride..]);
-        let weight = rows.weights[y as usize];
-        for ((value, above), below) in blended[..n_cells].iter_mut().zip(above).zip(below) {
-            *value = blend(*above, *below, weight);
-        }
-        // The last column goes on beyond the last cell.
-        blended[n_cells] = blended[n_cells - 1];
-        paint(&blended, columns, threshold, words);
-    })
+    let mut mask = Mask::background(columns.n_pixels(), rows.n_pixels());
+    let mut blended = vec![0.0; columns.cells.len() + 1];
+    for (y, tap) in (0..).zip(rows.iter()) {
+        blend_rows((map, stride), tap, &mut blended);
+        paint(&blended, columns, threshold, |run| mask.fill(y, run));
+    }
+    mask
 }
 
-/// Fills the pixels of a row that are above `threshold`.
-fn paint(values: &[f32], columns: &Taps, threshold: f32, words: &mut [u64]) {
-    let mut runs = Runs::of(words);
+/// Fills the runs of pixels of a row that are above `threshold`.
+fn paint(values: &[f32], columns: &Taps, threshold: f32, mut fill: impl FnMut(Range<u32>)) {
+    let mut run = 0..0;
+    let mut add = |pixels: Range<u32>| {
+        if run.end == pixels.start {
+            run.end = pixels.end;
+        } else {
+            fill(std::mem::replace(&mut run, pixels));
+        }
+    };
     for span in &columns.spans {
         let (from, to) = (values[span.cell], values[span.cell + 1]);
         match (from > threshold, to > threshold) {
             // Values between two on one side are on that side too.
-            (true, true) => runs.add(span.pixels.clone()),
+            (true, true) => add(span.pixels.clone()),
             (false, false) => {}
             _ => {
-                for pixel in span.pixels.clone() {
-                    if blend(from, to, columns.weights[pixel as usize]) > threshold {
-                        runs.add(pixel..pixel + 1);
-                    }
-                }
+                let weights = columns.weights_of(span);
+                let weighed = span.pixels.clone().zip(weights);
+                weighed
+                    .filter(|(_, weight)| blend(from, to, **weight) > threshold)
+                    .for_each(|(pixel, _)| add(pixel..pixel + 1));
             }
         }
     }
-    runs.end();
-}
-
-/// Fills runs of a row; those that touch are filled at once.
-struct Runs<'a> {
-    words: &'a mut [u64],
-    run: Range<u32>,
-}
-
-impl<'a> Runs<'a> {
-    fn of(words: &'a mut [u64]) -> Self {
-        Self { words, run: 0..0 }
-    }
-
-    /// Adds pixels after those before.
-    fn add(&mut self, pixels: Range<u32>) {
-        if self.run.end == pixels.start {
-            self.run.end = pixels.end;
-        } else {
-            fill(self.words, self.run.clone());
-            self.run = pixels;
-        }
-    }
-
-    fn end(self) {
-        fill(self.words, self.run);
-    }
+    fill(run);
 }
