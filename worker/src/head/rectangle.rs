@@ -53,9 +53,9 @@ impl Rectangle {
     }
 
     /// The rectangle on a side of the hull: how far it reaches along it and away from it, times the side's length.
-    fn on_side(from: (i64, i64), along: (i64, i64), reach: [i64; 2], depth: i64) -> Self {
-        let length = float(dot(along, along)).sqrt();
-        let along = (float(along.0) / length, float(along.1) / length);
+    fn on_side(from: (i64, i64), side: (i64, i64), reach: [i64; 2], depth: i64) -> Self {
+        let length = float(dot(side, side)).sqrt();
+        let along = (float(side.0) / length, float(side.1) / length);
         let [back, ahead] = reach.map(|reach| float(reach) / length);
         let depth = float(depth) / length;
         let middle = f64::midpoint(back, ahead);
