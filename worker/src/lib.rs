@@ -11,6 +11,7 @@ pub mod config;
 pub mod engine;
 pub mod failpoint;
 pub mod found;
+pub mod head;
 pub mod isolate;
 pub mod labels;
 pub mod local;

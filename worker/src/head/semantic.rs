@@ -1,0 +1,201 @@
+//! [`semantic`] and [`class_map`]: a class for every pixel.
+
+use std::{collections::BTreeMap, ops::Range};
+
+use super::{
+    HeadError, Placement,
+    best::{Best, NO_CLASS},
+    check_shape,
+    upsample::{Span, Taps, blend, blend_rows},
+};
+use crate::mask::Mask;
+
+/// A network's output of one channel of logits (or probabilities) per class, over its whole input.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Logits<'a> {
+    /// Number of channels.
+    pub n_classes: usize,
+    /// Number of columns.
+    pub width: usize,
+    /// Number of rows.
+    pub height: usize,
+    /// `n_classes` x `height` x `width` values.
+    pub values: &'a [f32],
+}
+
+/// A network's output of one class number per cell, over its whole input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClassMap<'a> {
+    /// Classes are `0..n_classes`; other numbers are no class.
+    pub n_classes: usize,
+    /// Number of columns.
+    pub width: usize,
+    /// Number of rows.
+    pub height: usize,
+    /// `height` x `width` numbers.
+    pub classes: &'a [i64],
+}
+
+/// Makes a mask of each class that has pixels: those at which its upsampled value is the highest.
+///
+/// Input: logits or probabilities, of any range. Output: masks of the image's size, which do not overlap, in order of
+/// their classes, without that of `background`. The lower class wins a tie; a NaN never wins. Linear in cells times
+/// classes times the ratio of the image's height to the map's; in pixels times classes only where classes meet.
+///
+/// # Errors
+/// [`HeadError::Length`] or [`HeadError::Empty`] when there are not as many values as the shape says,
+/// [`HeadError::Placement`] when the image has no place.
+pub fn semantic(
+    logits: &Logits<'_>,
+    placement: &Placement,
+    background: Option<u32>,
+) -> Result<Vec<(u32, Mask)>, HeadError> {
+    let shape = [logits.n_classes, logits.height, logits.width];
+    check_shape("the logits", logits.values.len(), &shape)?;
+    placement.check()?;
+    let (columns, rows) = placement.taps(logits.width, logits.height);
+    let start = rows.cells.start * logits.width + columns.cells.start;
+    let planes = logits.values.chunks_exact(logits.width * logits.height);
+    let n_ends = columns.cells.len() + 1;
+    // For each class a row of cells; and the best of them.
+    let mut blended = vec![0.0; logits.n_classes * n_ends];
+    let mut best = Best::of(n_ends);
+    let mut masks = ClassMasks::new(placement, background);
+    for (y, tap) in (0..).zip(rows.iter()) {
+        best.clear();
+        let classes = blended.chunks_exact_mut(n_ends).zip(planes.clone());
+        for (class, (row, plane)) in (0..).zip(classes) {
+            blend_rows((&plane[start..], logits.width), tap, row);
+            best.offer(class, row);
+        }
+        masks.paint(y, &columns, &best.classes, |cell, weight| {
+            let rows = (0..).zip(blended.chunks_exact(n_ends));
+            best_between(
+                rows.map(|(class, row)| (class, row[cell], row[cell + 1])),
+                weight,
+            )
+        });
+    }
+    Ok(masks.finish())
+}
+
+/// Makes a mask of each class that has pixels: those nearest to its cells.
+///
+/// Output: masks of the image's size, as [`semantic`] makes them. Linear in the map's columns times the image's rows.
+///
+/// # Errors
+/// [`HeadError::Length`] or [`HeadError::Empty`] when there are not as many numbers as the shape says,
+/// [`HeadError::Placement`] when the image has no place.
+pub fn class_map(
+    map: &ClassMap<'_>,
+    placement: &Placement,
+    background: Option<u32>,
+) -> Result<Vec<(u32, Mask)>, HeadError> {
+    check_shape("the class map", map.classes.len(), &[map.height, map.width])?;
+    placement.check()?;
+    let (columns, rows) = placement.taps(map.width, map.height);
+    let mut masks = ClassMasks::new(placement, background);
+    let mut ends = Vec::with_capacity(columns.cells.len() + 1);
+    for (y, tap) in (0..).zip(rows.iter()) {
+        let row = rows.cells.start + nearest(tap.cell, tap.next, tap.weight);
+        let row = &map.classes[row * map.width..][columns.cells.clone()];
+        ends.clear();
+        ends.extend(row.iter().map(|class| map.class(*class)));
+        ends.extend(ends.last().copied());
+        masks.paint(y, &columns, &ends, |cell, weight| {
+            ends[nearest(cell, cell + 1, weight)]
+        });
+    }
+    Ok(masks.finish())
+}
+
+impl ClassMap<'_> {
+    fn class(&self, number: i64) -> u32 {
+        let class = u32::try_from(number).unwrap_or(NO_CLASS);
+        if (class as usize) < self.n_classes {
+            class
+        } else {
+            NO_CLASS
+        }
+    }
+}
+
+/// The nearer of two cells; of two that are as near the second.
+fn nearest(cell: usize, next: usize, weight: f32) -> usize {
+    if weight < 0.5 { cell } else { next }
+}
+
+/// The class whose value is the highest, of classes with their values at two cells.
+fn best_between(classes: impl Iterator<Item = (u32, f32, f32)>, weight: f32) -> u32 {
+    let mut best = (f32::NEG_INFINITY, NO_CLASS);
+    for (class, from, to) in classes {
+        let value = blend(from, to, weight);
+        if value > best.0 {
+            best = (value, class);
+        }
+    }
+    best.1
+}
+
+/// The masks of the classes that have pixels so far.
+struct ClassMasks {
+    width_px: u32,
+    height_px: u32,
+    /// The class that has no mask.
+    background: Option<u32>,
+    masks: BTreeMap<u32, Mask>,
+}
+
+impl ClassMasks {
+    fn new(placement: &Placement, background: Option<u32>) -> Self {
+        Self {
+            width_px: placement.image_width,
+            height_px: placement.image_height,
+            background,
+            masks: BTreeMap::new(),
+        }
+    }
+
+    /// Gives the pixels of a row to their classes: `ends` at the cells, `class_at(cell, weight)` where two cells differ.
+    ///
+    /// Where a class is the best one at both cells, it is so between them: its lead over any other is linear there.
+    fn paint(
+        &mut self,
+        y: u32,
+        columns: &Taps,
+        ends: &[u32],
+        class_at: impl Fn(usize, f32) -> u32,
+    ) {
+        let (mut class, mut run) = (NO_CLASS, 0..0);
+        let mut add = |next_class: u32, pixels: Range<u32>| {
+            if next_class != class {
+                self.fill(y, class, run.clone());
+                (class, run.start) = (next_class, pixels.start);
+            }
+            run.end = pixels.end;
+        };
+        for span @ Span { cell, pixels } in &columns.spans {
+            if ends[*cell] == ends[cell + 1] {
+                add(ends[*cell], pixels.clone());
+            } else {
+                let weighed = pixels.clone().zip(columns.weights_of(span));
+                weighed.for_each(|(x, weight)| add(class_at(*cell, *weight), x..x + 1));
+            }
+        }
+        self.fill(y, class, run);
+    }
+
+    fn fill(&mut self, y: u32, class: u32, run: Range<u32>) {
+        if class == NO_CLASS || Some(class) == self.background || run.is_empty() {
+            return;
+        }
+        let (width, height) = (self.width_px, self.height_px);
+        let mask = self.masks.entry(class);
+        mask.or_insert_with(|| Mask::background(width, height))
+            .fill(y, run);
+    }
+
+    fn finish(self) -> Vec<(u32, Mask)> {
+        self.masks.into_iter().collect()
+    }
+}
