@@ -16,6 +16,7 @@
 use std::{
     fs,
     io::{self, Read, Write},
+    sync::Arc,
 };
 
 use bytes::Bytes;
@@ -31,13 +32,15 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
+    choice::{Loader, ModelChoice, ModelError},
     config::ChildArgs,
+    package::Package,
     process::{Draft, Failure, Host, Input, process},
-    segment::{self, UnknownModel},
+    segment::Segmenter,
     writer::ResultWriter,
 };
 
-/// What a child may take beside the memory for its image: its code and model, the message twice, the outlines.
+/// What a child may take beside the memory for its image and its package: its code, the message twice, the outlines.
 pub(crate) const OVERHEAD_BYTES: u64 = 512 * 1024 * 1024;
 /// The parent's word to go on.
 pub(crate) const GO: u8 = 1;
@@ -69,9 +72,9 @@ pub enum ChildError {
     /// The task's subject is not a job's.
     #[error(transparent)]
     Subject(#[from] JobSubjectError),
-    /// Parent and child are not of one version.
+    /// The model is another one than the parent's, or gone.
     #[error(transparent)]
-    Model(#[from] UnknownModel),
+    Model(#[from] ModelError),
     /// The system does not let it limit itself.
     #[error("the memory cannot be limited: {0}")]
     Limit(#[from] rustix::io::Errno),
@@ -111,11 +114,13 @@ impl Task {
 /// [`ChildError`], for the parent's log.
 pub fn run(args: &ChildArgs) -> Result<(), ChildError> {
     end_with_parent()?;
-    limit_memory(OVERHEAD_BYTES)?;
+    let overhead_bytes = OVERHEAD_BYTES + args.model.memory_bytes();
+    limit_memory(overhead_bytes)?;
     let mut parent = Parent {
         words: io::stdin().lock(),
         answer: io::stdout().lock(),
         was_asked: false,
+        overhead_bytes,
     };
     let Task {
         subject,
@@ -125,7 +130,7 @@ pub fn run(args: &ChildArgs) -> Result<(), ChildError> {
         limit_bytes,
     } = Task::read(&mut parent.words)?;
     let address: JobSubject = subject.parse()?;
-    let segmenter = segment::load(&args.model)?;
+    let segmenter = load(args)?;
     let input = Input {
         job: address.job.clone(),
         payload: Bytes::from(payload),
@@ -150,6 +155,19 @@ pub fn run(args: &ChildArgs) -> Result<(), ChildError> {
         limit_bytes,
     };
     parent.answer(&writer.write(draft, outcome).payload)
+}
+
+/// Loads the parent's model, and no other that has taken its place on the disk.
+fn load(args: &ChildArgs) -> Result<Arc<dyn Segmenter>, ModelError> {
+    let mut loader = Loader::new(&args.load, 1);
+    match (&args.model, &args.digest) {
+        (ModelChoice::Package(path), Some(digest)) => {
+            let package = Package::open(path)?;
+            package.check_digest(digest)?;
+            loader.load_package(&package)
+        }
+        (model, _) => loader.load(model),
+    }
 }
 
 /// Reads a child's answer, which may be anything: it comes from a process that may be broken.
@@ -177,6 +195,8 @@ struct Parent<R, W> {
     words: R,
     answer: W,
     was_asked: bool,
+    /// What the child may take beside the memory for its image.
+    overhead_bytes: u64,
 }
 
 impl<R: Read, W: Write> Parent<R, W> {
@@ -204,7 +224,7 @@ impl<R: Read, W: Write> Host for Parent<R, W> {
 
     fn admit(&mut self, need_bytes: u64) -> Result<(), Failure<ChildError>> {
         self.ask(need_bytes).map_err(Failure::Host)?;
-        let limit_bytes = need_bytes.saturating_add(OVERHEAD_BYTES);
+        let limit_bytes = need_bytes.saturating_add(self.overhead_bytes);
         limit_memory(limit_bytes).map_err(|error| Failure::Host(error.into()))
     }
 

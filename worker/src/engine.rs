@@ -66,7 +66,10 @@ impl EngineArgs {
     /// The user's cache for Segfleet: `$XDG_CACHE_HOME/segfleet`, else `~/.cache/segfleet`.
     #[must_use]
     pub fn cache(&self) -> Option<PathBuf> {
-        let named = self.xdg_cache_home.clone().filter(|path| path.is_absolute());
+        let named = self
+            .xdg_cache_home
+            .clone()
+            .filter(|path| path.is_absolute());
         let cache = named.or_else(|| self.home.as_ref().map(|home| home.join(".cache")))?;
         Some(cache.join("segfleet"))
     }
@@ -115,15 +118,33 @@ pub struct Tensor {
 pub struct Output {
     /// Its dimensions, the outermost first.
     pub shape: Vec<usize>,
-    /// Its values, still where the engine has put them.
-    values: Box<dyn AsRef<[f32]>>,
+    stored: Stored,
+}
+
+/// The values of an output, as the engine keeps them.
+enum Stored {
+    /// Still where the engine has put them.
+    Floats(Box<dyn AsRef<[f32]>>),
+    Integers(Vec<i64>),
+}
+
+/// The values of an output, row by row: as many as the product of its dimensions.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Values<'a> {
+    /// Probabilities, logits, boxes.
+    Floats(&'a [f32]),
+    /// Numbers of classes.
+    Integers(&'a [i64]),
 }
 
 impl Output {
-    /// The values, row by row: as many as the product of the dimensions.
+    /// The values.
     #[must_use]
-    pub fn values(&self) -> &[f32] {
-        (*self.values).as_ref()
+    pub fn values(&self) -> Values<'_> {
+        match &self.stored {
+            Stored::Floats(values) => Values::Floats((**values).as_ref()),
+            Stored::Integers(values) => Values::Integers(values),
+        }
     }
 }
 

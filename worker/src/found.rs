@@ -51,10 +51,7 @@ pub struct Instance {
 ///
 /// # Errors
 /// [`OutlineError`] for more objects, vertices or corners than allowed, of all classes together.
-pub fn outline_found(
-    found: &Found,
-    options: &OutlineOptions,
-) -> Result<Vec<Object>, OutlineError> {
+pub fn outline_found(found: &Found, options: &OutlineOptions) -> Result<Vec<Object>, OutlineError> {
     match found {
         Found::Foreground(mask) => outline_mask(mask, options),
         Found::Classes(classes) => outline_classes(classes, options),
@@ -192,10 +189,7 @@ mod tests {
         let outlined = |classes| outline_found(&Found::Classes(classes), &OPTIONS);
         assert_eq!(outlined(vec![three()]).map(|objects| objects.len()), Ok(3));
         let none_left = outlined(vec![three(), class(2, ".#...")]);
-        assert_eq!(
-            none_left,
-            Err(OutlineError::TooManyVertices { limit: 12 })
-        );
+        assert_eq!(none_left, Err(OutlineError::TooManyVertices { limit: 12 }));
     }
 
     #[test]

@@ -27,6 +27,7 @@ use tokio::{
 
 use crate::{
     child::{self, GO, Task},
+    choice::child_args,
     memory::Reservation,
     pool::Turn,
     process::Draft,
@@ -217,10 +218,12 @@ fn start(worker: &Worker, source: &Source) -> io::Result<Child> {
     } = worker.limits;
     Command::new(&worker.isolation.program)
         .arg("child")
-        .args(["--model", &source.model.to_string()])
+        .args(child_args(&*source.segmenter, &source.model))
         .args(["--max-side-px", &side_px.to_string()])
         .args(["--max-pixels", &pixels.to_string()])
         .args(["--max-file-bytes", &file_bytes.to_string()])
+        // Its last words are for what a crash says.
+        .args(["--log", "warn"])
         // Credentials are none of a child's business.
         .env_clear()
         .stdin(Stdio::piped())

@@ -7,7 +7,8 @@ use clap::Parser;
 use segfleet_common::{shutdown, telemetry};
 use segfleet_worker::{
     child,
-    config::{Args, Command, Config},
+    choice::ModelError,
+    config::{Args, Command, Config, ModelCommand},
     local::{self, LocalError},
     run,
 };
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         },
         Command::Segment(args) => end(local::segment(&args)),
         Command::Outline(args) => end(local::outline(&args).map(|()| true)),
+        Command::Model(ModelCommand::Check(args)) => end(local::check(&args).map(|()| true)),
         Command::Child(args) => match child::run(&args) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => complain(&error.to_string(), NOT_OK),
@@ -60,10 +62,11 @@ fn end(ended: Result<bool, LocalError>) -> ExitCode {
         Err(error) => complain(
             &error.to_string(),
             match error {
-                LocalError::Model(_) | LocalError::Terminal => USAGE,
-                LocalError::Read { .. } | LocalError::Write { .. } | LocalError::Image { .. } => {
-                    NOT_OK
-                }
+                LocalError::Model(ModelError::Unknown(_)) | LocalError::Terminal => USAGE,
+                LocalError::Model(ModelError::Engine(_) | ModelError::Package(_))
+                | LocalError::Read { .. }
+                | LocalError::Write { .. }
+                | LocalError::Image { .. } => NOT_OK,
             },
         ),
     }

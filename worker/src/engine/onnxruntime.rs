@@ -12,7 +12,7 @@ use ort::{
     value::{DynValue, TensorRef},
 };
 
-use super::{Engine, EngineError, OnnxruntimeSettings, Output, Ports, Provider, Tensor};
+use super::{Engine, EngineError, OnnxruntimeSettings, Output, Ports, Provider, Stored, Tensor};
 
 const NAME: &str = "ONNX Runtime";
 
@@ -94,7 +94,9 @@ impl Library {
 /// The version that the library says of itself.
 fn version() -> String {
     let words = ort::info();
-    let branch = words.split_once("git-branch=").map_or(words, |(_, rest)| rest);
+    let branch = words
+        .split_once("git-branch=")
+        .map_or(words, |(_, rest)| rest);
     let branch = branch.split(',').next().unwrap_or(branch);
     branch.trim_start_matches("rel-").to_owned()
 }
@@ -132,7 +134,11 @@ impl Onnxruntime {
 
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
-        let mut free = self.from.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = self
+            .from
+            .free
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         free.extend(self.session.take());
         self.from.given_back.notify_one();
     }
@@ -167,21 +173,30 @@ fn output(name: &str, value: DynValue) -> Result<Output, EngineError> {
         engine: NAME,
         why: format!("output {name:?}: {error}"),
     };
+    if let Ok((shape, classes)) = value.try_extract_tensor::<i64>() {
+        return Ok(Output {
+            shape: sides(shape),
+            stored: Stored::Integers(classes.to_vec()),
+        });
+    }
     let (shape, _) = value.try_extract_tensor::<f32>().map_err(run)?;
-    let shape = shape
-        .iter()
-        .map(|&side| usize::try_from(side).expect("a tensor that is there has no negative side"))
-        .collect();
     Ok(Output {
-        shape,
-        values: Box::new(Values(value)),
+        shape: sides(shape),
+        stored: Stored::Floats(Box::new(Floats(value))),
     })
 }
 
-/// A tensor of 32-bit floats.
-struct Values(DynValue);
+fn sides(shape: &[i64]) -> Vec<usize> {
+    let sides = shape.iter();
+    sides
+        .map(|&side| usize::try_from(side).expect("a tensor that is there has no negative side"))
+        .collect()
+}
 
-impl AsRef<[f32]> for Values {
+/// A tensor of 32-bit floats.
+struct Floats(DynValue);
+
+impl AsRef<[f32]> for Floats {
     fn as_ref(&self) -> &[f32] {
         let (_, values) = self
             .0

@@ -9,11 +9,11 @@ use std::{
 };
 
 use tract_onnx::prelude::{
-    Datum as _, Framework as _, InferenceFact, InferenceModel, InferenceModelExt as _, IntoArcTensor as _,
-    IntoRunnable as _, TractResult, TypedRunnableModel, tvec,
+    Datum as _, Framework as _, InferenceFact, InferenceModel, InferenceModelExt as _,
+    IntoArcTensor as _, IntoRunnable as _, TractResult, TypedRunnableModel, tvec,
 };
 
-use super::{Engine, EngineError, Output, Ports, Tensor};
+use super::{Engine, EngineError, Output, Ports, Stored, Tensor};
 
 const NAME: &str = "the engine in Rust (tract)";
 /// Plans kept; each has the weights once more, laid out for its shape.
@@ -49,7 +49,9 @@ impl Rust {
     fn plan(&self, shape: Shape) -> TractResult<Arc<TypedRunnableModel>> {
         // Nothing panics under the lock; making a plan takes long and does not hold it.
         let plans = || self.plans.lock().unwrap_or_else(PoisonError::into_inner);
-        let made_before = |(known, plan): &(Shape, Arc<TypedRunnableModel>)| (*known == shape).then(|| plan.clone());
+        let made_before = |(known, plan): &(Shape, Arc<TypedRunnableModel>)| {
+            (*known == shape).then(|| plan.clone())
+        };
         if let Some(plan) = plans().iter().find_map(made_before) {
             return Ok(plan);
         }
@@ -70,12 +72,16 @@ impl Rust {
         let outputs = plan.run(tvec!(tensor.into()))?;
         let outputs = outputs.into_iter().map(|value| {
             let tensor = value.into_arc_tensor();
-            // Its type is looked at here, so that it need not be again.
-            tensor.try_as_plain_ram()?.as_slice::<f32>()?;
-            Ok(Output {
-                shape: tensor.shape().to_vec(),
-                values: Box::new(Values(tensor)),
-            })
+            let shape = tensor.shape().to_vec();
+            let plain = tensor.try_as_plain_ram()?;
+            let stored = if let Ok(classes) = plain.as_slice::<i64>() {
+                Stored::Integers(classes.to_vec())
+            } else {
+                // Its type is looked at here, so that it need not be again.
+                plain.as_slice::<f32>()?;
+                Stored::Floats(Box::new(Floats(tensor)))
+            };
+            Ok(Output { shape, stored })
         });
         outputs.collect()
     }
@@ -101,9 +107,9 @@ impl Engine for Rust {
 }
 
 /// A tensor of 32-bit floats.
-struct Values(Arc<tract_onnx::prelude::Tensor>);
+struct Floats(Arc<tract_onnx::prelude::Tensor>);
 
-impl AsRef<[f32]> for Values {
+impl AsRef<[f32]> for Floats {
     fn as_ref(&self) -> &[f32] {
         let plain = self.0.try_as_plain_ram();
         plain

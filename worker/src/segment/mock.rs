@@ -1,6 +1,6 @@
 //! [`Mock`]: a square anywhere, for trying the fleet without a model.
 
-use std::time::Duration;
+use std::{ffi::OsString, thread, time::Duration};
 
 use image::DynamicImage;
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
@@ -13,14 +13,23 @@ use crate::{found::Found, mask::Mask};
 #[derive(Debug)]
 pub struct Mock {
     info: ModelInfo,
+    /// How long it waits for each image.
+    wait: Duration,
 }
 
 impl Mock {
     /// Makes the model.
     #[must_use]
     pub fn new() -> Self {
+        Self::waiting(Duration::ZERO)
+    }
+
+    /// Makes one that waits for each image without computing, as if an accelerator did.
+    #[must_use]
+    pub fn waiting(wait: Duration) -> Self {
         Self {
             info: built_in("mock"),
+            wait,
         }
     }
 }
@@ -36,7 +45,18 @@ impl Segmenter for Mock {
         &self.info
     }
 
+    fn child_args(&self) -> Vec<OsString> {
+        if self.wait.is_zero() {
+            return Vec::new();
+        }
+        let wait = format!("{}ms", self.wait.as_millis());
+        ["--model", "mock", "--simulate", &wait]
+            .map(OsString::from)
+            .to_vec()
+    }
+
     fn segment(&self, image: &DynamicImage, ask: &Ask<'_>) -> Result<Segmentation, SegmentError> {
+        thread::sleep(self.wait);
         let (width, height) = (image.width(), image.height());
         // This generator's numbers are part of its contract: every worker and every version draws the same.
         let mut random = ChaCha8Rng::from_seed(seed(ask.job));
@@ -50,7 +70,7 @@ impl Segmenter for Mock {
         Ok(Segmentation {
             found: Found::Foreground(mask),
             preprocess: Duration::ZERO,
-            infer: Duration::ZERO,
+            infer: self.wait,
         })
     }
 }
