@@ -82,6 +82,20 @@ pub enum ModelCommand {
     Check(CheckArgs),
 }
 
+impl Command {
+    /// How models are loaded, where the command loads any.
+    #[must_use]
+    pub fn load_args(&self) -> Option<&LoadArgs> {
+        match self {
+            Self::Run(args) => Some(&args.load),
+            Self::Segment(args) => Some(&args.load),
+            Self::Model(ModelCommand::Check(args)) => Some(&args.load),
+            Self::Child(args) => Some(&args.load),
+            Self::Outline(_) => None,
+        }
+    }
+}
+
 /// Settings of `model check`.
 #[derive(Debug, clap::Args)]
 pub struct CheckArgs {

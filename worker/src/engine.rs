@@ -14,6 +14,9 @@ use thiserror::Error;
 
 use self::{onnxruntime::Library, rust::Rust};
 
+/// The variable that must be in a process' environment before ONNX Runtime is loaded, and its value.
+pub const QUIET: (&str, &str) = ("ORT_DISABLE_TELEMETRY", "1");
+
 /// Which engine runs models, and how.
 #[derive(Debug, Clone, clap::Args)]
 pub struct EngineArgs {
@@ -53,6 +56,10 @@ pub struct EngineArgs {
     #[arg(long, env = "SEGFLEET_SESSIONS", value_name = "N")]
     pub sessions: Option<NonZeroUsize>,
 
+    /// Whether ONNX Runtime may not send usage data to its maker.
+    #[arg(long, env = "ORT_DISABLE_TELEMETRY", hide = true)]
+    pub ort_disable_telemetry: Option<String>,
+
     /// The user's folder for caches.
     #[arg(long, env = "XDG_CACHE_HOME", hide = true)]
     pub xdg_cache_home: Option<PathBuf>,
@@ -63,6 +70,13 @@ pub struct EngineArgs {
 }
 
 impl EngineArgs {
+    /// Whether the library may be loaded: since 1.29 it sends usage data and keeps an identifier of the machine, unless
+    /// the environment that the process started with forbids it.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.ort_disable_telemetry.as_deref() == Some(QUIET.1)
+    }
+
     /// The user's cache for Segfleet: `$XDG_CACHE_HOME/segfleet`, else `~/.cache/segfleet`.
     #[must_use]
     pub fn cache(&self) -> Option<PathBuf> {
@@ -253,8 +267,7 @@ impl Runtime {
         match library::load(args) {
             Ok(library) => {
                 tracing::info!(
-                    "models run on ONNX Runtime {}, found at {}",
-                    library.version,
+                    "models run on ONNX Runtime, found at {}",
                     library.path.display()
                 );
                 Ok(Self::Onnxruntime(library, settings))

@@ -28,6 +28,7 @@ use tokio::{
 use crate::{
     child::{self, GO, Task},
     choice::child_args,
+    engine::QUIET,
     memory::Reservation,
     pool::Turn,
     process::Draft,
@@ -226,6 +227,7 @@ fn start(worker: &Worker, source: &Source) -> io::Result<Child> {
         .args(["--log", "warn"])
         // Credentials are none of a child's business.
         .env_clear()
+        .env(QUIET.0, QUIET.1)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -1,6 +1,6 @@
 //! The `segfleet-worker` command.
 
-use std::process::ExitCode;
+use std::{os::unix::process::CommandExt as _, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::Parser;
@@ -9,6 +9,7 @@ use segfleet_worker::{
     child,
     choice::ModelError,
     config::{Args, Command, Config, ModelCommand},
+    engine::QUIET,
     local::{self, LocalError},
     run,
 };
@@ -22,6 +23,10 @@ fn main() -> ExitCode {
     let args = Args::parse();
     if let Err(error) = telemetry::init(&args.log) {
         return complain(&error.to_string(), USAGE);
+    }
+    let load = args.command.load_args();
+    if load.is_some_and(|load| !load.engine.is_quiet()) {
+        return complain(&start_quietly().to_string(), NOT_OK);
     }
     match args.command {
         Command::Run(args) => match Config::build(args) {
@@ -38,6 +43,16 @@ fn main() -> ExitCode {
             Err(error) => complain(&error.to_string(), NOT_OK),
         },
     }
+}
+
+/// Starts this process anew with the variable that keeps ONNX Runtime from sending usage data: the library looks for it
+/// in the environment that a process began with. Returns only if that fails.
+fn start_quietly() -> std::io::Error {
+    let (name, value) = QUIET;
+    let mut arguments = std::env::args_os();
+    let mut command = std::process::Command::new("/proc/self/exe");
+    command.arg0(arguments.next().unwrap_or_default());
+    command.args(arguments).env(name, value).exec()
 }
 
 fn serve(config: Config) -> anyhow::Result<ExitCode> {

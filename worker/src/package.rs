@@ -171,7 +171,6 @@ impl Package {
             version,
             licence,
             task,
-            labels,
             input,
             output,
             ..
@@ -186,7 +185,7 @@ impl Package {
             input: format!("{}, {}", self.input, input.describe()),
             head: output.kind(),
             outputs: outputs.collect(),
-            labels: labels.clone(),
+            labels: output.labels().to_vec(),
         }
     }
 
@@ -217,7 +216,7 @@ impl Package {
                 version: self.manifest.version.clone(),
                 digest: Some(self.digest().to_owned()),
             },
-            labels: self.manifest.labels.clone(),
+            labels: self.manifest.output.labels().to_vec(),
             preprocess: self.manifest.input.preprocess(),
             head: Head::new(&self.manifest.output),
             outputs: ports.outputs.into_iter().map(|port| port.name).collect(),

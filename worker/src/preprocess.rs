@@ -231,7 +231,7 @@ impl Preprocess {
     }
 }
 
-/// The side as a multiple: the nearest one, or in a letterbox the one in which it has room.
+/// The side as a multiple: the nearest one (halves go up), or in a letterbox the one in which it has room.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -240,7 +240,7 @@ impl Preprocess {
 fn multiple(side: f64, of: u32, fit: Fit) -> u32 {
     let n = side / f64::from(of);
     let n = match fit {
-        Fit::Stretch => n.round_ties_even(),
+        Fit::Stretch => (n + 0.5).floor(),
         Fit::Letterbox => n.ceil(),
     };
     n.max(1.0) as u32 * of

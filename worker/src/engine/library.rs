@@ -6,7 +6,7 @@ use std::{
     sync::Mutex,
 };
 
-use super::{EngineArgs, onnxruntime::Library};
+use super::{EngineArgs, QUIET, onnxruntime::Library};
 
 /// How its file begins; after it comes nothing or a version.
 const FILE_NAME: &str = "libonnxruntime.so";
@@ -24,6 +24,12 @@ pub(super) fn load(args: &EngineArgs) -> Result<&'static Library, String> {
         .map_err(|_poisoned| "loading it has crashed before".to_owned())?;
     if let Some(library) = *loaded {
         return Ok(library);
+    }
+    if !args.is_quiet() {
+        let (name, value) = QUIET;
+        return Err(format!(
+            "it would send usage data; {name}={value} must be in the environment"
+        ));
     }
     let library: &'static Library = Box::leak(Box::new(find(args)?));
     *loaded = Some(library);

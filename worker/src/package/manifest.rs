@@ -18,9 +18,6 @@ pub(super) struct Manifest {
     pub(super) licence: String,
     /// For people.
     pub(super) task: Option<String>,
-    /// Names of the classes, that of class 0 first.
-    #[serde(default)]
-    pub(super) labels: Vec<String>,
     pub(super) input: InputTable,
     pub(super) output: HeadTable,
 }
@@ -37,7 +34,7 @@ pub(super) struct InputTable {
     #[serde(default = "stretch")]
     pub(super) fit: Fit,
     /// What is around the image in a letterbox, as a value of the image.
-    #[serde(default)]
+    #[serde(default = "grey")]
     pub(super) pad: u8,
     #[serde(default = "nchw")]
     pub(super) layout: Layout,
@@ -66,7 +63,12 @@ pub(super) enum HeadTable {
     /// Logits of each class, or a map of class numbers.
     Semantic {
         name: Option<String>,
-        background: Option<u32>,
+        /// The class that is nothing.
+        #[serde(default)]
+        background: u32,
+        /// Names of the classes, that of class 0 first.
+        #[serde(default)]
+        labels: Vec<String>,
     },
     /// A map of the kernels of text.
     Text {
@@ -84,10 +86,14 @@ pub(super) enum HeadTable {
     YoloSeg {
         name: Option<String>,
         prototypes: Option<String>,
-        #[serde(default = "yolo_score")]
-        score_threshold: f32,
+        /// Least score of a box.
+        #[serde(default = "yolo_threshold")]
+        threshold: f32,
         #[serde(default = "yolo_iou")]
         iou_threshold: f32,
+        /// Names of the classes, that of class 0 first.
+        #[serde(default)]
+        labels: Vec<String>,
     },
 }
 
@@ -121,7 +127,10 @@ fn text_grow() -> f32 {
 fn text_min_side() -> f32 {
     3.0
 }
-pub(super) fn yolo_score() -> f32 {
+fn grey() -> u8 {
+    114
+}
+pub(super) fn yolo_threshold() -> f32 {
     0.25
 }
 pub(super) fn yolo_iou() -> f32 {
@@ -202,6 +211,14 @@ fn check_number(key: &str, number: f32) -> Result<(), String> {
 }
 
 impl HeadTable {
+    /// Names of the classes, that of class 0 first.
+    pub(super) fn labels(&self) -> &[String] {
+        match self {
+            Self::Semantic { labels, .. } | Self::YoloSeg { labels, .. } => labels,
+            Self::Binary { .. } | Self::Text { .. } => &[],
+        }
+    }
+
     fn check(&self) -> Result<(), String> {
         match self {
             // Logits have thresholds of any size.
@@ -220,11 +237,11 @@ impl HeadTable {
                 check_number("output.min_side_px", *min_side_px)
             }
             Self::YoloSeg {
-                score_threshold,
+                threshold,
                 iou_threshold,
                 ..
             } => {
-                check_share("output.score_threshold", *score_threshold)?;
+                check_share("output.threshold", *threshold)?;
                 check_share("output.iou_threshold", *iou_threshold)
             }
         }

@@ -40,7 +40,7 @@ pub struct Model {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Head {
     Binary { threshold: f32 },
-    Semantic { background: Option<u32> },
+    Semantic { background: u32 },
     Text(TextSettings),
     YoloSeg(YoloSettings),
 }
@@ -64,11 +64,11 @@ impl Head {
                 max_kernels: MAX_KERNELS,
             }),
             HeadTable::YoloSeg {
-                score_threshold,
+                threshold,
                 iou_threshold,
                 ..
             } => Self::YoloSeg(YoloSettings {
-                min_score: score_threshold,
+                min_score: threshold,
                 max_iou: iou_threshold,
                 max_detections: MAX_DETECTIONS,
             }),
@@ -125,11 +125,10 @@ impl Model {
             Head::Text(settings) => {
                 let regions = head::text(&first.map()?, placement, &settings);
                 let regions = regions.map_err(|error| first.wrong(&error))?.into_iter();
-                let label = self.labels.first();
                 let instances = regions.map(|(placed, score)| Instance {
                     placed,
-                    class_id: label.map(|_| 0),
-                    label: label.cloned(),
+                    class_id: None,
+                    label: None,
                     score: score.into(),
                 });
                 Ok(Found::Instances(instances.collect()))
@@ -154,7 +153,7 @@ impl Model {
         &self,
         output: &Named<'_>,
         placement: &Placement,
-        background: Option<u32>,
+        background: u32,
     ) -> Result<Found, Mismatch> {
         let masks = match output.output.values() {
             Values::Integers(classes) => {
@@ -165,7 +164,7 @@ impl Model {
                     height,
                     classes,
                 };
-                head::class_map(&map, placement, background)
+                head::class_map(&map, placement, Some(background))
             }
             Values::Floats(values) => {
                 let [n_classes, height, width] = output.planes(self.preprocess.layout)?;
@@ -187,7 +186,7 @@ impl Model {
                     height,
                     values,
                 };
-                head::semantic(&logits, placement, background)
+                head::semantic(&logits, placement, Some(background))
             }
         };
         let masks = masks.map_err(|error| output.wrong(&error))?.into_iter();

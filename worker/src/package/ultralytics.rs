@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use super::manifest::{HeadTable, InputTable, Manifest, yolo_iou, yolo_score};
+use super::manifest::{HeadTable, InputTable, Manifest, yolo_iou, yolo_threshold};
 use crate::preprocess::{Channels, Filter, Fit, Layout};
 
 /// What is around the image, as training has it.
@@ -46,7 +46,6 @@ pub(super) fn manifest(
         version: note("date", "0").chars().take(64).collect(),
         licence: note("license", "not stated"),
         task: metadata.get("description").cloned(),
-        labels,
         input: InputTable {
             size: Some(size),
             short_side: None,
@@ -64,8 +63,9 @@ pub(super) fn manifest(
         output: HeadTable::YoloSeg {
             name: None,
             prototypes: None,
-            score_threshold: yolo_score(),
+            threshold: yolo_threshold(),
             iou_threshold: yolo_iou(),
+            labels,
         },
     })
 }
@@ -104,8 +104,7 @@ fn read_names(text: &str) -> Result<Vec<String>, String> {
         .ok_or_else(wrong)?
         .trim_start();
     let mut names = Vec::new();
-    while let Some(after) = rest.strip_prefix(|c: char| c.is_ascii_digit()) {
-        let _ = after;
+    while rest.starts_with(|c: char| c.is_ascii_digit()) {
         let (number, after) = rest.split_once(':').ok_or_else(wrong)?;
         let number: usize = number.trim().parse().map_err(|_not_a_number| wrong())?;
         let (name, after) = read_quoted(after.trim_start()).ok_or_else(wrong)?;
