@@ -7,7 +7,8 @@
 //! alike. Between the centres of cells values are bilinear; beyond the outermost cells whose centres are within the
 //! image they stay as they are, so that nothing of a letterbox's padding gets into the image.
 //!
-//! Outputs of the wrong length are errors. NaN is background, and so is every pixel whose value hangs on one.
+//! Outputs of the wrong length are errors. NaN is background, and so is every pixel that lies between
+//! one and other cells.
 
 mod best;
 mod binary;
@@ -88,3 +89,6 @@ impl Map<'_> {
         check_shape("the map", self.values.len(), &[self.height, self.width])
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -199,3 +199,78 @@ impl ClassMasks {
         self.masks.into_iter().collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::tests::ascii, *};
+
+    fn check(
+        (n_classes, width): (usize, usize),
+        values: &[f32],
+        (image_width, background): (u32, Option<u32>),
+        expected: &[(u32, &str)],
+    ) {
+        let logits = Logits {
+            n_classes,
+            width,
+            height: 1,
+            values,
+        };
+        let input = (u32::try_from(width).expect("small"), 1);
+        let placement = Placement::stretched(input, (image_width, 1));
+        let found = semantic(&logits, &placement, background).expect("well formed");
+        compare(&found, expected);
+    }
+
+    fn compare(found: &[(u32, Mask)], expected: &[(u32, &str)]) {
+        let rows = |(class, mask): &(u32, Mask)| (*class, ascii(mask).join("/"));
+        let found: Vec<_> = found.iter().map(rows).collect();
+        let found: Vec<_> = found.iter().map(|(c, rows)| (*c, rows.as_str())).collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn the_highest_value_wins_and_the_background_has_no_mask() {
+        let two = [3.0, 0.0, 0.0, 1.0];
+        // Leads of 3, 2, 0 (a tie), -1; at 4 px: 3, 2, 0, -1 by quarters of 4.
+        check((2, 2), &two, (4, None), &[(0, "###."), (1, "...#")]);
+        check((2, 2), &two, (4, Some(0)), &[(1, "...#")]);
+        check((2, 2), &two, (2, Some(1)), &[(0, "#.")]);
+    }
+
+    #[test]
+    fn ties_go_to_the_lower_class_and_nan_wins_nothing() {
+        check((3, 2), &[1.0; 6], (4, None), &[(0, "####")]);
+        let values = [f32::NAN, 0.0, 0.0, 1.0, f32::NAN, f32::NAN];
+        check((3, 2), &values, (2, None), &[(1, "##")]);
+        check((1, 1), &[f32::NAN], (2, None), &[]);
+    }
+
+    #[test]
+    fn a_class_that_is_best_at_no_cell_may_be_between_them() {
+        let values = [4.0, 0.0, 0.0, 4.0, 3.0, 3.0];
+        let expected = [(0, "##...."), (1, "....##"), (2, "..##..")];
+        check((3, 2), &values, (6, None), &expected);
+    }
+
+    #[test]
+    fn class_numbers_are_taken_from_the_nearest_cell() {
+        let map = ClassMap {
+            n_classes: 8,
+            width: 3,
+            height: 2,
+            classes: &[7, 0, 7, 8, -1, 2],
+        };
+        let placement = Placement::stretched((3, 2), (6, 4));
+        let found = class_map(&map, &placement, Some(0)).expect("well formed");
+        let seven = "##..##/##..##/....../......";
+        let two = "....../....../....##/....##";
+        compare(&found, &[(2, two), (7, seven)]);
+        // A pixel with its centre between two cells belongs to the second.
+        let placement = Placement::stretched((3, 2), (3, 1));
+        let found = class_map(&map, &placement, None).expect("well formed");
+        compare(&found, &[(2, "..#")]);
+        let short = ClassMap { width: 4, ..map };
+        assert!(class_map(&short, &placement, None).is_err());
+    }
+}

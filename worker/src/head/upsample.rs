@@ -137,9 +137,13 @@ pub(super) fn count(n: usize) -> f64 {
     n as f64
 }
 
-/// The value between two: `from` for 0, `to` for 1.
+/// The value between two: `from` for 0, whatever `to` is, and `to` for 1.
 pub(super) fn blend(from: f32, to: f32, weight: f32) -> f32 {
-    from + (to - from) * weight
+    if weight == 0.0 {
+        from
+    } else {
+        from + (to - from) * weight
+    }
 }
 
 /// Blends a row of cells out of the two above and below it; the value after the last cell is the last one's again.
