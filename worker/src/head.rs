@@ -46,7 +46,7 @@ pub struct Map<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Error)]
 pub enum HeadError {
     /// Not as many values as its shape says.
-    #[error("{output} has {found} values instead of {expected}")]
+    #[error("{found} values instead of {expected} in {output}")]
     Length {
         /// Which of the network's outputs.
         output: &'static str,
@@ -56,7 +56,7 @@ pub enum HeadError {
         expected: usize,
     },
     /// A shape with a dimension of 0.
-    #[error("{output} is empty")]
+    #[error("nothing in {output}")]
     Empty {
         /// Which of the network's outputs.
         output: &'static str,

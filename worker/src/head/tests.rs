@@ -186,11 +186,11 @@ fn outputs_that_are_not_what_they_say_are_errors() {
     };
     assert_eq!(
         message(map(3, 3), placement),
-        "the map has 6 values instead of 9"
+        "6 values instead of 9 in the map"
     );
-    assert_eq!(message(map(0, 6), placement), "the map is empty");
+    assert_eq!(message(map(0, 6), placement), "nothing in the map");
     let beyond = message(map(usize::MAX, 2), placement);
-    assert!(beyond.ends_with(&usize::MAX.to_string()), "{beyond}");
+    assert!(beyond.contains(&usize::MAX.to_string()), "{beyond}");
     for placement in [
         Placement {
             width: 0.0,

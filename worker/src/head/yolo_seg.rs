@@ -4,6 +4,7 @@ use super::{
     HeadError, Placement,
     best::Best,
     check_shape,
+    placement::Axis,
     upsample::{Taps, decide},
 };
 use crate::mask::PlacedMask;
@@ -161,22 +162,24 @@ impl YoloOutput<'_> {
     fn mask(&self, candidate: &Candidate, placement: &Placement) -> Option<PlacedMask> {
         let (x, y) = (placement.columns(), placement.rows());
         let area = candidate.area;
-        let [left, right] = [area.left, area.right].map(|edge| x.image_of_input(edge.into()));
-        let [top, bottom] = [area.top, area.bottom].map(|edge| y.image_of_input(edge.into()));
-        let (columns, rows) = (x.pixels(left, right), y.pixels(top, bottom));
-        let place = (columns.start, rows.start);
+        let pixels = |axis: &Axis, from: f32, to: f32| {
+            let [from_px, to_px] = [from, to].map(|edge| axis.image_of_input(edge.into()));
+            axis.pixels(from_px, to_px)
+        };
+        let columns = pixels(&x, area.left, area.right);
+        let rows = pixels(&y, area.top, area.bottom);
         if columns.is_empty() || rows.is_empty() {
             return None;
         }
-        let (columns, rows) = (
-            Taps::new(&x, self.width, columns),
-            Taps::new(&y, self.height, rows),
-        );
-        let logits = self.mixture(candidate.anchor, &columns, &rows);
+        let (left, top) = (columns.start, rows.start);
+        let column_taps = Taps::new(&x, self.width, columns);
+        let row_taps = Taps::new(&y, self.height, rows);
+        let logits = self.mixture(candidate.anchor, &column_taps, &row_taps);
+        let grid = (&*logits, column_taps.cells.len());
         let placed = PlacedMask {
-            mask: decide((&logits, columns.cells.len()), &columns, &rows, 0.0),
-            left: place.0,
-            top: place.1,
+            mask: decide(grid, &column_taps, &row_taps, 0.0),
+            left,
+            top,
         };
         (placed.mask.area_px() > 0).then_some(placed)
     }
@@ -228,13 +231,13 @@ impl Area {
 
     /// Intersection over union.
     fn iou(&self, other: &Self) -> f32 {
-        let common = Self {
+        let shared = Self {
             left: self.left.max(other.left),
             top: self.top.max(other.top),
             right: self.right.min(other.right),
             bottom: self.bottom.min(other.bottom),
         };
-        let common = common.size_px2();
+        let common = shared.size_px2();
         common / (self.size_px2() + other.size_px2() - common)
     }
 }
@@ -440,18 +443,18 @@ mod tests {
                     n_classes: 3,
                     ..good
                 },
-                "the predictions has 8 values instead of 9",
+                "8 values instead of 9 in the predictions",
             ),
             (
                 YoloOutput { width: 5, ..good },
-                "the prototypes has 32 values instead of 40",
+                "32 values instead of 40 in the prototypes",
             ),
             (
                 YoloOutput {
                     n_anchors: 0,
                     ..good
                 },
-                "the predictions is empty",
+                "nothing in the predictions",
             ),
         ] {
             assert_eq!(message(output), Err(expected.to_owned()));
