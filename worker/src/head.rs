@@ -7,7 +7,8 @@
 //! alike. Between the centres of cells values are bilinear; beyond the outermost cells whose centres are within the
 //! image they stay as they are, so that nothing of a letterbox's padding gets into the image.
 //!
-//! Outputs of the wrong length are errors. NaN is background, and so is every pixel whose value hangs on one.
+//! Outputs of the wrong length are errors. NaN is background, and so is every pixel that lies between
+//! one and other cells.
 
 mod best;
 mod binary;
@@ -45,7 +46,7 @@ pub struct Map<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Error)]
 pub enum HeadError {
     /// Not as many values as its shape says.
-    #[error("{output} has {found} values instead of {expected}")]
+    #[error("{found} values instead of {expected} in {output}")]
     Length {
         /// Which of the network's outputs.
         output: &'static str,
@@ -55,7 +56,7 @@ pub enum HeadError {
         expected: usize,
     },
     /// A shape with a dimension of 0.
-    #[error("{output} is empty")]
+    #[error("nothing in {output}")]
     Empty {
         /// Which of the network's outputs.
         output: &'static str,
@@ -88,3 +89,6 @@ impl Map<'_> {
         check_shape("the map", self.values.len(), &[self.height, self.width])
     }
 }
+
+#[cfg(test)]
+mod tests;

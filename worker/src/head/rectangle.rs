@@ -174,3 +174,102 @@ fn cross(one: (i64, i64), other: (i64, i64)) -> i64 {
 fn float(number: i64) -> f64 {
     number as f64
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_rotated_square_is_found_as_it_is() {
+        let diamond = [(2, 0), (0, 2), (2, 2), (4, 2), (2, 4)];
+        let rectangle = Rectangle::around(&diamond).expect("not on one line");
+        let side = 8f64.sqrt();
+        assert!((rectangle.sides.0 - side).abs() < 1e-12, "{rectangle:?}");
+        assert!((rectangle.sides.1 - side).abs() < 1e-12, "{rectangle:?}");
+        let mut corners = rectangle.corners();
+        corners.sort_by(|one, other| (one.1 + one.0 / 9.0).total_cmp(&(other.1 + other.0 / 9.0)));
+        for (found, expected) in
+            corners
+                .iter()
+                .zip([(2.0, 0.0), (0.0, 2.0), (4.0, 2.0), (2.0, 4.0)])
+        {
+            let off = (found.0 - expected.0).abs() + (found.1 - expected.1).abs();
+            assert!(off < 1e-12, "{corners:?}");
+        }
+    }
+
+    #[test]
+    fn growth_goes_outwards_on_all_sides() {
+        let rectangle = Rectangle::around(&[(0, 0), (6, 0), (0, 4), (6, 4)]).expect("a rectangle");
+        // 24 * 1.5 / 20
+        let corners = rectangle.grown(1.5).corners();
+        let (xs, ys) = (corners.map(|c| c.0), corners.map(|c| c.1));
+        let most = |values: [f64; 4]| values.into_iter().fold(f64::MIN, f64::max);
+        let least = |values: [f64; 4]| values.into_iter().fold(f64::MAX, f64::min);
+        let found = [least(xs), least(ys), most(xs), most(ys)];
+        for (found, expected) in found.into_iter().zip([-1.8, -1.8, 7.8, 5.8]) {
+            assert!((found - expected).abs() < 1e-12, "{corners:?}");
+        }
+    }
+
+    #[test]
+    fn points_on_a_line_have_no_rectangle() {
+        assert_eq!(Rectangle::around(&[(0, 0), (1, 1), (3, 3)]), None);
+        assert_eq!(Rectangle::around(&[(5, 5), (5, 5)]), None);
+        assert_eq!(Rectangle::around(&[]), None);
+    }
+
+    #[test]
+    fn lines_meet_polygons_at_their_borders() {
+        let diamond = [(2.0, 0.0), (4.0, 2.0), (2.0, 4.0), (0.0, 2.0)];
+        for (y, expected) in [
+            (-0.1, None),
+            (0.0, Some((2.0, 2.0))),
+            (0.5, Some((1.5, 2.5))),
+            (2.0, Some((0.0, 4.0))),
+            (4.1, None),
+        ] {
+            assert_eq!(span_at(&diamond, y), expected, "{y}");
+        }
+        let upright = [(0.0, 0.0), (3.0, 0.0), (3.0, 1.0), (0.0, 1.0)];
+        assert_eq!(span_at(&upright, 1.0), Some((0.0, 3.0)));
+    }
+
+    /// The least area of rectangles in the direction of any two points.
+    fn least_area(points: &[(i64, i64)]) -> f64 {
+        let pairs = points
+            .iter()
+            .flat_map(|one| points.iter().map(|other| minus(*other, *one)));
+        let areas = pairs.filter(|along| *along != (0, 0)).map(|along| {
+            let reach = |direction| {
+                let at = points.iter().map(|point| dot(*point, direction));
+                at.clone().max().unwrap_or(0) - at.min().unwrap_or(0)
+            };
+            float(reach(along)) * float(reach((-along.1, along.0))) / float(dot(along, along))
+        });
+        areas.fold(f64::INFINITY, f64::min)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(500))]
+
+        #[test]
+        fn no_rectangle_around_the_points_is_smaller(
+            mut points in prop::collection::vec((0i64..12, 0i64..12), 3..25),
+        ) {
+            points.sort_unstable_by_key(|(x, y)| (*y, *x));
+            if let Some(rectangle) = Rectangle::around(&points) {
+                let area = rectangle.sides.0 * rectangle.sides.1;
+                prop_assert!((area - least_area(&points)).abs() < 1e-9, "{rectangle:?}");
+                for point in &points {
+                    let (dx, dy) = (float(point.0) - rectangle.centre.0, float(point.1) - rectangle.centre.1);
+                    let (u, v) = rectangle.along;
+                    prop_assert!((dx * u + dy * v).abs() <= rectangle.sides.0 / 2.0 + 1e-9);
+                    prop_assert!((dy * u - dx * v).abs() <= rectangle.sides.1 / 2.0 + 1e-9);
+                }
+            }
+        }
+    }
+}

@@ -68,12 +68,11 @@ pub fn semantic(
             blend_rows((&plane[start..], logits.width), tap, row);
             best.offer(class, row);
         }
-        masks.paint(y, &columns, &best.classes, |cell, weight| {
-            let rows = (0..).zip(blended.chunks_exact(n_ends));
-            best_between(
-                rows.map(|(class, row)| (class, row[cell], row[cell + 1])),
-                weight,
-            )
+        masks.paint(y, &columns, &best.classes, |cell| {
+            let rows = blended.chunks_exact(n_ends);
+            let leaders = [best.classes[cell], best.classes[cell + 1]];
+            let contenders = contenders(rows.map(|row| [row[cell], row[cell + 1]]), leaders);
+            move |weight| best_between(&contenders, weight)
         });
     }
     Ok(masks.finish())
@@ -98,12 +97,13 @@ pub fn class_map(
     let mut ends = Vec::with_capacity(columns.cells.len() + 1);
     for (y, tap) in (0..).zip(rows.iter()) {
         let row = rows.cells.start + nearest(tap.cell, tap.next, tap.weight);
-        let row = &map.classes[row * map.width..][columns.cells.clone()];
+        let cells = &map.classes[row * map.width..][columns.cells.clone()];
         ends.clear();
-        ends.extend(row.iter().map(|class| map.class(*class)));
+        ends.extend(cells.iter().map(|class| map.class(*class)));
         ends.extend(ends.last().copied());
-        masks.paint(y, &columns, &ends, |cell, weight| {
-            ends[nearest(cell, cell + 1, weight)]
+        masks.paint(y, &columns, &ends, |cell| {
+            let (class, next) = (ends[cell], ends[cell + 1]);
+            move |weight| nearest(class, next, weight)
         });
     }
     Ok(masks.finish())
@@ -120,18 +120,40 @@ impl ClassMap<'_> {
     }
 }
 
-/// The nearer of two cells; of two that are as near the second.
-fn nearest(cell: usize, next: usize, weight: f32) -> usize {
-    if weight < 0.5 { cell } else { next }
+/// What is at the nearer of two cells; at the second if both are as near.
+fn nearest<T>(first: T, second: T, weight: f32) -> T {
+    if weight < 0.5 { first } else { second }
 }
 
-/// The class whose value is the highest, of classes with their values at two cells.
-fn best_between(classes: impl Iterator<Item = (u32, f32, f32)>, weight: f32) -> u32 {
+/// A class that may be the best one somewhere between two cells, with its values at them.
+type Contender = (u32, [f32; 2]);
+
+/// The contenders among all classes, of which `leaders` are the best ones at the cells.
+///
+/// Between the cells a leader is nowhere below the lower of its values; what is below that at both is out of the race.
+fn contenders(values: impl Iterator<Item = [f32; 2]> + Clone, leaders: [u32; 2]) -> Vec<Contender> {
+    let floor = leaders
+        .into_iter()
+        .fold(f32::NEG_INFINITY, |floor, leader| {
+            match values.clone().nth(leader as usize) {
+                // A leader with NaN at the other cell leads only at its own.
+                Some([from, to]) if !from.is_nan() && !to.is_nan() => floor.max(from.min(to)),
+                _ => floor,
+            }
+        });
+    (0..)
+        .zip(values)
+        .filter(|(_, [from, to])| *from >= floor || *to >= floor)
+        .collect()
+}
+
+/// The contender whose value is the highest, the first of equal ones.
+fn best_between(contenders: &[Contender], weight: f32) -> u32 {
     let mut best = (f32::NEG_INFINITY, NO_CLASS);
-    for (class, from, to) in classes {
-        let value = blend(from, to, weight);
+    for (class, [from, to]) in contenders {
+        let value = blend(*from, *to, weight);
         if value > best.0 {
-            best = (value, class);
+            best = (value, *class);
         }
     }
     best.1
@@ -156,15 +178,15 @@ impl ClassMasks {
         }
     }
 
-    /// Gives the pixels of a row to their classes: `ends` at the cells, `class_at(cell, weight)` where two cells differ.
+    /// Gives the pixels of a row to their classes: `ends` at the cells, `between(cell)(weight)` where two cells differ.
     ///
     /// Where a class is the best one at both cells, it is so between them: its lead over any other is linear there.
-    fn paint(
+    fn paint<ClassAt: Fn(f32) -> u32>(
         &mut self,
         y: u32,
         columns: &Taps,
         ends: &[u32],
-        class_at: impl Fn(usize, f32) -> u32,
+        between: impl Fn(usize) -> ClassAt,
     ) {
         let (mut class, mut run) = (NO_CLASS, 0..0);
         let mut add = |next_class: u32, pixels: Range<u32>| {
@@ -178,8 +200,9 @@ impl ClassMasks {
             if ends[*cell] == ends[cell + 1] {
                 add(ends[*cell], pixels.clone());
             } else {
+                let class_at = between(*cell);
                 let weighed = pixels.clone().zip(columns.weights_of(span));
-                weighed.for_each(|(x, weight)| add(class_at(*cell, *weight), x..x + 1));
+                weighed.for_each(|(x, weight)| add(class_at(*weight), x..x + 1));
             }
         }
         self.fill(y, class, run);
@@ -197,5 +220,84 @@ impl ClassMasks {
 
     fn finish(self) -> Vec<(u32, Mask)> {
         self.masks.into_iter().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::tests::ascii, *};
+
+    fn check(
+        (n_classes, width): (usize, usize),
+        values: &[f32],
+        (image_width, background): (u32, Option<u32>),
+        expected: &[(u32, &str)],
+    ) {
+        let logits = Logits {
+            n_classes,
+            width,
+            height: 1,
+            values,
+        };
+        let input = (u32::try_from(width).expect("small"), 1);
+        let placement = Placement::stretched(input, (image_width, 1));
+        let found = semantic(&logits, &placement, background).expect("well formed");
+        compare(&found, expected);
+    }
+
+    fn compare(found: &[(u32, Mask)], expected: &[(u32, &str)]) {
+        let rows = |(class, mask): &(u32, Mask)| (*class, ascii(mask).join("/"));
+        let found: Vec<_> = found.iter().map(rows).collect();
+        let found: Vec<_> = found.iter().map(|(c, rows)| (*c, rows.as_str())).collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn the_highest_value_wins_and_the_background_has_no_mask() {
+        let two = [3.0, 0.0, 0.0, 1.0];
+        // Leads of 3, 2, 0 (a tie), -1; at 4 px: 3, 2, 0, -1 by quarters of 4.
+        check((2, 2), &two, (4, None), &[(0, "###."), (1, "...#")]);
+        check((2, 2), &two, (4, Some(0)), &[(1, "...#")]);
+        check((2, 2), &two, (2, Some(1)), &[(0, "#.")]);
+    }
+
+    #[test]
+    fn ties_go_to_the_lower_class_and_nan_wins_nothing() {
+        check((3, 2), &[1.0; 6], (4, None), &[(0, "####")]);
+        let values = [f32::NAN, 0.0, 0.0, 1.0, f32::NAN, f32::NAN];
+        check((3, 2), &values, (2, None), &[(1, "##")]);
+        check((1, 1), &[f32::NAN], (2, None), &[]);
+        // The class that leads at the first cell is out of the race right after it.
+        let values = [9.0, f32::NAN, 1.0, 1.0, 0.0, 2.0];
+        let expected = [(0, "##...."), (1, "..#..."), (2, "...###")];
+        check((3, 2), &values, (6, None), &expected);
+    }
+
+    #[test]
+    fn a_class_that_is_best_at_no_cell_may_be_between_them() {
+        let values = [4.0, 0.0, 0.0, 4.0, 3.0, 3.0];
+        let expected = [(0, "##...."), (1, "....##"), (2, "..##..")];
+        check((3, 2), &values, (6, None), &expected);
+    }
+
+    #[test]
+    fn class_numbers_are_taken_from_the_nearest_cell() {
+        let map = ClassMap {
+            n_classes: 8,
+            width: 3,
+            height: 2,
+            classes: &[7, 0, 7, 8, -1, 2],
+        };
+        let placement = Placement::stretched((3, 2), (6, 4));
+        let found = class_map(&map, &placement, Some(0)).expect("well formed");
+        let seven = "##..##/##..##/....../......";
+        let two = "....../....../....##/....##";
+        compare(&found, &[(2, two), (7, seven)]);
+        // A pixel with its centre between two cells belongs to the second.
+        let placement = Placement::stretched((3, 2), (3, 1));
+        let found = class_map(&map, &placement, None).expect("well formed");
+        compare(&found, &[(2, "..#")]);
+        let short = ClassMap { width: 4, ..map };
+        assert!(class_map(&short, &placement, None).is_err());
     }
 }

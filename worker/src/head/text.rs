@@ -225,3 +225,191 @@ fn rasterise(corners: &[Position; 4], placement: &Placement) -> Option<PlacedMas
     };
     (placed.mask.area_px() > 0).then_some(placed)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::tests::{ascii, drawn, placed},
+        *,
+    };
+
+    const SETTINGS: TextSettings = TextSettings {
+        threshold: 0.3,
+        min_score: 0.5,
+        growth: 1.6,
+        min_side: 3.0,
+        max_kernels: 1000,
+    };
+
+    /// One block of 6 x 4 cells in 16 x 10.
+    const BLOCK: [&str; 10] = [
+        "................",
+        "................",
+        "................",
+        ".....######.....",
+        ".....######.....",
+        ".....######.....",
+        ".....######.....",
+        "................",
+        "................",
+        "................",
+    ];
+
+    fn find(
+        rows: &[&str],
+        value: f32,
+        image: (u32, u32),
+        settings: &TextSettings,
+    ) -> Vec<(PlacedMask, f32)> {
+        let values = drawn(rows, value);
+        let map = Map {
+            width: rows[0].len(),
+            height: rows.len(),
+            values: &values,
+        };
+        let side = |n_cells: usize| u32::try_from(n_cells).expect("small");
+        let placement = Placement::stretched((side(map.width), side(map.height)), image);
+        text(&map, &placement, settings).expect("well formed")
+    }
+
+    /// Left, top, width, height and area of each region.
+    fn boxes(found: &[(PlacedMask, f32)]) -> Vec<[u32; 5]> {
+        let sizes = found.iter().map(|(placed, _)| {
+            let mask = &placed.mask;
+            let area = u32::try_from(mask.area_px()).expect("small");
+            [
+                placed.left,
+                placed.top,
+                mask.width_px(),
+                mask.height_px(),
+                area,
+            ]
+        });
+        sizes.collect()
+    }
+
+    #[test]
+    fn a_kernel_is_grown_by_area_and_perimeter_and_scaled() {
+        // 24 * 1.6 / 20 = 1.92: from 3.08, 1.08 to 12.92, 8.92.
+        let found = find(&BLOCK, 0.9, (16, 10), &SETTINGS);
+        assert_eq!(boxes(&found), [[3, 1, 10, 8, 80]]);
+        // 7 x 5 indexes are in the rectangle, 6 x 4 of them in the kernel.
+        assert!((found[0].1 - 0.9 * 24.0 / 35.0).abs() < 1e-6, "{found:?}");
+        let found = find(&BLOCK, 0.9, (32, 20), &SETTINGS);
+        assert_eq!(boxes(&found), [[6, 2, 20, 16, 320]]);
+        let ungrown = TextSettings {
+            growth: 0.0,
+            ..SETTINGS
+        };
+        let found = find(&BLOCK, 0.9, (32, 10), &ungrown);
+        assert_eq!(boxes(&found), [[10, 3, 12, 4, 48]]);
+    }
+
+    #[test]
+    fn weak_and_thin_kernels_are_dropped() {
+        let none = |rows: &[&str], value, settings: TextSettings| {
+            let found = find(rows, value, (16, 10), &settings);
+            assert!(found.is_empty(), "{value}, {settings:?}: {found:?}");
+        };
+        none(&BLOCK, 0.3, SETTINGS);
+        // Above the threshold, but the mean is below the score.
+        none(&BLOCK, 0.7, SETTINGS);
+        let max_kernels = 0;
+        none(
+            &BLOCK,
+            0.9,
+            TextSettings {
+                max_kernels,
+                ..SETTINGS
+            },
+        );
+        none(&BLOCK[..5], 1.0, SETTINGS);
+        assert_eq!(find(&BLOCK[..6], 1.0, (16, 6), &SETTINGS).len(), 1);
+    }
+
+    #[test]
+    fn kernels_one_cell_apart_are_one() {
+        let block = |gap: &str| format!(".###{gap}###.");
+        for (gap, expected) in [(".", 1), ("..", 2)] {
+            let row = block(gap);
+            let rows = [row.as_str(); 4];
+            let width = u32::try_from(row.len()).expect("small");
+            let found = find(&rows, 1.0, (width, 4), &SETTINGS);
+            assert_eq!(found.len(), expected, "{gap}");
+        }
+    }
+
+    #[test]
+    fn regions_are_clipped_to_the_image() {
+        let values = drawn(&BLOCK, 1.0);
+        let map = Map {
+            width: 16,
+            height: 10,
+            values: &values,
+        };
+        let at = |place, image| {
+            let found = text(&map, &placed((16, 10), place, image), &SETTINGS);
+            boxes(&found.expect("well formed"))
+        };
+        // The region is 3..13 by 1..9 of the input.
+        assert_eq!(at((5, 4), (8, 6)), [[0, 0, 8, 5, 40]]);
+        assert_eq!(at((1, 0), (4, 10)), [[2, 1, 2, 8, 16]]);
+        assert_eq!(at((14, 0), (2, 10)), [[0; 5]; 0], "outside the image");
+    }
+
+    #[test]
+    fn a_region_may_be_at_any_angle() {
+        let diamond = [
+            ".........",
+            "....#....",
+            "...###...",
+            "..#####..",
+            ".#######.",
+            "..#####..",
+            "...###...",
+            "....#....",
+            ".........",
+        ];
+        // The square |x| + |y| <= 4 around the middle, grown so that it is 4.5.
+        let settings = TextSettings {
+            growth: 0.25,
+            ..SETTINGS
+        };
+        let found = find(&diamond, 1.0, (9, 9), &settings);
+        let expected = [
+            "....#....",
+            "...###...",
+            "..#####..",
+            ".#######.",
+            "#########",
+            ".#######.",
+            "..#####..",
+            "...###...",
+            "....#....",
+        ];
+        assert_eq!(ascii(&found[0].0.mask), expected);
+    }
+
+    #[test]
+    fn nan_is_no_text() {
+        assert!(find(&BLOCK, f32::NAN, (16, 10), &SETTINGS).is_empty());
+        let mut values = drawn(&BLOCK, 1.0);
+        values[4 * 16 + 7] = f32::NAN;
+        let map = Map {
+            width: 16,
+            height: 10,
+            values: &values,
+        };
+        let placement = Placement::stretched((16, 10), (16, 10));
+        let found = text(&map, &placement, &SETTINGS).expect("well formed");
+        assert_eq!(boxes(&found), [[3, 1, 10, 8, 80]]);
+        assert!((found[0].1 - 23.0 / 35.0).abs() < 1e-6, "{found:?}");
+        for growth in [f32::NAN, f32::INFINITY, -9.0] {
+            let settings = TextSettings { growth, ..SETTINGS };
+            assert!(
+                text(&map, &placement, &settings).is_ok(),
+                "{growth} is survived"
+            );
+        }
+    }
+}

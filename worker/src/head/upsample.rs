@@ -42,14 +42,14 @@ impl Taps {
         let mut weights = Vec::with_capacity(pixels.len());
         let mut cells = first..first;
         for (number, pixel) in (0..).zip(pixels) {
-            let position = axis.input_of_image(f64::from(pixel) + 0.5);
-            let (cell, weight) = between(cell_position(axis, n_cells, position), first, last);
+            let centre = axis.input_of_image(f64::from(pixel) + 0.5);
+            let (map_cell, weight) = between(cell_position(axis, n_cells, centre), first, last);
             weights.push(weight);
             if number == 0 {
-                cells.start = cell;
+                cells.start = map_cell;
             }
-            cells.end = (cell + 2).min(last + 1);
-            let cell = cell - cells.start;
+            cells.end = (map_cell + 2).min(last + 1);
+            let cell = map_cell - cells.start;
             match spans.last_mut() {
                 Some(span) if span.cell == cell => span.pixels.end += 1,
                 _ => spans.push(Span {
@@ -109,13 +109,13 @@ fn cells_of_image(axis: &Axis, n_cells: usize) -> (usize, usize) {
 
 /// The cell at or before a position, not before `first` and not after `last`, and how far on it is to the next.
 fn between(position: f64, first: usize, last: usize) -> (usize, f32) {
-    let position = position.clamp(count(first), count(last));
-    let cell = index(position, last);
+    let within = position.clamp(count(first), count(last));
+    let cell = index(within, last);
     #[expect(
         clippy::cast_possible_truncation,
         reason = "a weight is as exact as the values that it weighs"
     )]
-    let weight = (position - count(cell)) as f32;
+    let weight = (within - count(cell)) as f32;
     (cell, weight)
 }
 
@@ -137,9 +137,13 @@ pub(super) fn count(n: usize) -> f64 {
     n as f64
 }
 
-/// The value between two: `from` for 0, `to` for 1.
+/// The value between two: `from` for 0, whatever `to` is, and `to` for 1.
 pub(super) fn blend(from: f32, to: f32, weight: f32) -> f32 {
-    from + (to - from) * weight
+    if weight == 0.0 {
+        from
+    } else {
+        from + (to - from) * weight
+    }
 }
 
 /// Blends a row of cells out of the two above and below it; the value after the last cell is the last one's again.

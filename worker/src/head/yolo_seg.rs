@@ -4,6 +4,7 @@ use super::{
     HeadError, Placement,
     best::Best,
     check_shape,
+    placement::Axis,
     upsample::{Taps, decide},
 };
 use crate::mask::PlacedMask;
@@ -161,22 +162,24 @@ impl YoloOutput<'_> {
     fn mask(&self, candidate: &Candidate, placement: &Placement) -> Option<PlacedMask> {
         let (x, y) = (placement.columns(), placement.rows());
         let area = candidate.area;
-        let [left, right] = [area.left, area.right].map(|edge| x.image_of_input(edge.into()));
-        let [top, bottom] = [area.top, area.bottom].map(|edge| y.image_of_input(edge.into()));
-        let (columns, rows) = (x.pixels(left, right), y.pixels(top, bottom));
-        let place = (columns.start, rows.start);
+        let pixels = |axis: &Axis, from: f32, to: f32| {
+            let [from_px, to_px] = [from, to].map(|edge| axis.image_of_input(edge.into()));
+            axis.pixels(from_px, to_px)
+        };
+        let columns = pixels(&x, area.left, area.right);
+        let rows = pixels(&y, area.top, area.bottom);
         if columns.is_empty() || rows.is_empty() {
             return None;
         }
-        let (columns, rows) = (
-            Taps::new(&x, self.width, columns),
-            Taps::new(&y, self.height, rows),
-        );
-        let logits = self.mixture(candidate.anchor, &columns, &rows);
+        let (left, top) = (columns.start, rows.start);
+        let column_taps = Taps::new(&x, self.width, columns);
+        let row_taps = Taps::new(&y, self.height, rows);
+        let logits = self.mixture(candidate.anchor, &column_taps, &row_taps);
+        let grid = (&*logits, column_taps.cells.len());
         let placed = PlacedMask {
-            mask: decide((&logits, columns.cells.len()), &columns, &rows, 0.0),
-            left: place.0,
-            top: place.1,
+            mask: decide(grid, &column_taps, &row_taps, 0.0),
+            left,
+            top,
         };
         (placed.mask.area_px() > 0).then_some(placed)
     }
@@ -228,13 +231,269 @@ impl Area {
 
     /// Intersection over union.
     fn iou(&self, other: &Self) -> f32 {
-        let common = Self {
+        let shared = Self {
             left: self.left.max(other.left),
             top: self.top.max(other.top),
             right: self.right.min(other.right),
             bottom: self.bottom.min(other.bottom),
         };
-        let common = common.size_px2();
+        let common = shared.size_px2();
         common / (self.size_px2() + other.size_px2() - common)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{
+        super::{Map, binary, tests::ascii, tests::placed},
+        *,
+    };
+
+    const SETTINGS: YoloSettings = YoloSettings {
+        min_score: 0.25,
+        max_iou: 0.7,
+        max_detections: 300,
+    };
+
+    /// Foreground everywhere, and in the right half.
+    const PROTOTYPES: [f32; 32] = [
+        1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, //
+        -2.0, -2.0, 2.0, 2.0, -2.0, -2.0, 2.0, 2.0, -2.0, -2.0, 2.0, 2.0, -2.0, -2.0, 2.0, 2.0,
+    ];
+
+    /// Left, top, right, bottom; scores of two classes; coefficients of two prototypes.
+    type Row = ([f32; 4], [f32; 2], [f32; 2]);
+
+    fn find(rows: &[Row], placement: &Placement, settings: &YoloSettings) -> Vec<Detection> {
+        let numbers = rows
+            .iter()
+            .map(|([left, top, right, bottom], scores, coefficients)| {
+                [
+                    f32::midpoint(*left, *right),
+                    f32::midpoint(*top, *bottom),
+                    right - left,
+                    bottom - top,
+                    scores[0],
+                    scores[1],
+                    coefficients[0],
+                    coefficients[1],
+                ]
+            });
+        let numbers: Vec<[f32; 8]> = numbers.collect();
+        let channel = |channel: usize| numbers.iter().map(move |row| row[channel]);
+        let predictions: Vec<f32> = (0..8).flat_map(channel).collect();
+        let output = YoloOutput {
+            predictions: &predictions,
+            n_anchors: rows.len(),
+            n_classes: 2,
+            prototypes: &PROTOTYPES,
+            n_prototypes: 2,
+            width: 4,
+            height: 4,
+        };
+        yolo_seg(&output, placement, settings).expect("well formed")
+    }
+
+    fn same_size() -> Placement {
+        Placement::stretched((8, 8), (8, 8))
+    }
+
+    /// Class, score in hundredths, left, top and rows of each instance.
+    fn check(rows: &[Row], placement: &Placement, expected: &[(u32, f32, u32, u32, &str)]) {
+        let found = find(rows, placement, &SETTINGS);
+        let pictures: Vec<String> = found
+            .iter()
+            .map(|d| ascii(&d.placed.mask).join("/"))
+            .collect();
+        let found: Vec<_> = found
+            .iter()
+            .zip(&pictures)
+            .map(|(d, picture)| {
+                (
+                    d.class_id,
+                    d.score,
+                    d.placed.left,
+                    d.placed.top,
+                    picture.as_str(),
+                )
+            })
+            .collect();
+        assert_eq!(found, expected, "{rows:?}");
+    }
+
+    #[test]
+    fn masks_are_mixtures_of_prototypes_within_their_boxes() {
+        let area = [2.0, 1.0, 6.0, 3.0];
+        let all: Row = (area, [0.0, 0.9], [1.0, 0.0]);
+        check(&[all], &same_size(), &[(1, 0.9, 2, 1, "####/####")]);
+        // From -2 to 2 between the centres at 3 and 5: above 0 after 4.
+        let right: Row = (area, [0.9, 0.1], [0.0, 1.0]);
+        check(&[right], &same_size(), &[(0, 0.9, 2, 1, "..##/..##")]);
+        // Above -1.5, so after 3.25, where one pixel has its centre at 3.5.
+        let more: Row = (area, [0.9, 0.9], [1.5, 1.0]);
+        check(&[more], &same_size(), &[(0, 0.9, 2, 1, ".###/.###")]);
+        let none: Row = (area, [0.9, 0.1], [-1.0, 0.0]);
+        check(&[none], &same_size(), &[]);
+        let twice = Placement::stretched((8, 8), (16, 8));
+        check(&[right], &twice, &[(0, 0.9, 4, 1, "....####/....####")]);
+    }
+
+    #[test]
+    fn boxes_take_the_pixels_whose_centres_are_in_them() {
+        let sharp: Row = ([1.5, 0.0, 3.5, 1.0], [0.9, 0.0], [1.0, 0.0]);
+        check(&[sharp], &same_size(), &[(0, 0.9, 1, 0, "##")]);
+        let thin: Row = ([1.6, 0.0, 2.4, 8.0], [0.9, 0.0], [1.0, 0.0]);
+        check(&[thin], &same_size(), &[]);
+    }
+
+    #[test]
+    fn boxes_are_clipped_to_the_image() {
+        // The image is 8 x 4 px, in rows 2..6 of the input.
+        let placement = placed((8, 8), (0, 2), (8, 4));
+        let over: Row = ([-3.0, -1.0, 2.0, 4.0], [0.9, 0.0], [1.0, 0.0]);
+        check(&[over], &placement, &[(0, 0.9, 0, 0, "##/##")]);
+        let in_padding: Row = ([0.0, 0.0, 8.0, 2.0], [0.9, 0.0], [1.0, 0.0]);
+        check(&[in_padding], &placement, &[]);
+    }
+
+    #[test]
+    fn boxes_suppress_worse_ones_of_their_class() {
+        let row = |right: f32, scores| -> Row { ([0.0, 0.0, right, 1.0], scores, [1.0, 0.0]) };
+        let scores = |rows: &[Row], settings: &YoloSettings| {
+            let found = find(rows, &same_size(), settings);
+            found.iter().map(|d| d.score).collect::<Vec<_>>()
+        };
+        let (large, less, half) = (
+            row(8.0, [0.5, 0.0]),
+            row(6.0, [0.6, 0.0]),
+            row(4.0, [0.4, 0.0]),
+        );
+        // 6/8 is above 0.7, 4/6 is not; 4/8 with the large one, which is gone, would not have mattered.
+        assert_eq!(scores(&[large, less, half], &SETTINGS), [0.6, 0.4]);
+        let other = row(8.0, [0.0, 0.5]);
+        assert_eq!(
+            scores(&[other, less], &SETTINGS),
+            [0.6, 0.5],
+            "of another class"
+        );
+        let exact = YoloSettings {
+            max_iou: 0.75,
+            ..SETTINGS
+        };
+        assert_eq!(
+            scores(&[large, less], &exact),
+            [0.6, 0.5],
+            "as much as is allowed"
+        );
+        let few = YoloSettings {
+            max_detections: 1,
+            ..SETTINGS
+        };
+        assert_eq!(scores(&[half, less], &few), [0.6]);
+        let weak = [row(8.0, [0.25, 0.0]), row(8.0, [0.24, 0.26])];
+        assert_eq!(
+            scores(&weak, &SETTINGS),
+            [0.26],
+            "the least score is not enough"
+        );
+        // Of equal scores the first one stays.
+        let found = find(&[less, row(6.5, [0.6, 0.0])], &same_size(), &SETTINGS);
+        assert_eq!(found[0].placed.mask.width_px(), 6);
+        assert_eq!(found.len(), 1);
+    }
+
+    #[test]
+    fn nan_is_no_instance() {
+        let nan = f32::NAN;
+        let area = [0.0, 0.0, 4.0, 4.0];
+        check(
+            &[([nan, 0.0, 4.0, 4.0], [0.9, 0.0], [1.0, 0.0])],
+            &same_size(),
+            &[],
+        );
+        check(&[(area, [nan, nan], [1.0, 0.0])], &same_size(), &[]);
+        check(&[(area, [0.9, 0.0], [nan, 0.0])], &same_size(), &[]);
+        let half: Row = ([0.0, 0.0, 2.0, 1.0], [nan, 0.8], [1.0, 0.0]);
+        check(&[half], &same_size(), &[(1, 0.8, 0, 0, "##")]);
+        let endless: Row = ([0.0, 0.0, f32::INFINITY, 1.0], [0.9, 0.0], [1.0, 0.0]);
+        check(&[endless], &same_size(), &[]);
+    }
+
+    #[test]
+    fn outputs_of_the_wrong_length_are_errors() {
+        let good = YoloOutput {
+            predictions: &[0.0; 8],
+            n_anchors: 1,
+            n_classes: 2,
+            prototypes: &PROTOTYPES,
+            n_prototypes: 2,
+            width: 4,
+            height: 4,
+        };
+        let message = |output| {
+            let found = yolo_seg(&output, &same_size(), &SETTINGS);
+            found.map_err(|error| error.to_string())
+        };
+        assert_eq!(message(good), Ok(vec![]));
+        for (output, expected) in [
+            (
+                YoloOutput {
+                    n_classes: 3,
+                    ..good
+                },
+                "8 values instead of 9 in the predictions",
+            ),
+            (
+                YoloOutput { width: 5, ..good },
+                "32 values instead of 40 in the prototypes",
+            ),
+            (
+                YoloOutput {
+                    n_anchors: 0,
+                    ..good
+                },
+                "nothing in the predictions",
+            ),
+        ] {
+            assert_eq!(message(output), Err(expected.to_owned()));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn a_mask_is_the_part_of_the_whole_map_in_its_box(
+            map in prop::collection::vec(-1.0f32..1.0, 30),
+            (x, y) in (0.0f32..20.0, 0.0f32..24.0),
+            (width, height) in (0.0f32..20.0, 0.0f32..24.0),
+        ) {
+            let placement = Placement {
+                left: 2.5,
+                width: 15.0,
+                ..Placement::stretched((20, 24), (77, 31))
+            };
+            let predictions = [x, y, width, height, 0.5, 1.0];
+            let output = YoloOutput {
+                predictions: &predictions,
+                n_anchors: 1,
+                n_classes: 1,
+                prototypes: &map,
+                n_prototypes: 1,
+                width: 5,
+                height: 6,
+            };
+            let found = yolo_seg(&output, &placement, &SETTINGS).expect("well formed");
+            let map = Map { width: 5, height: 6, values: &map };
+            let whole = ascii(&binary(&map, &placement, 0.0).expect("well formed"));
+            for Detection { placed, .. } in found {
+                let (left, top) = (placed.left as usize, placed.top as usize);
+                for (row, part) in whole[top..].iter().zip(ascii(&placed.mask)) {
+                    prop_assert_eq!(&row.as_bytes()[left..left + part.len()], part.as_bytes());
+                }
+            }
+        }
     }
 }
