@@ -7,13 +7,19 @@
 //! that [`isolate`] starts and [`child`] is; their `memory` is one budget.
 
 pub mod child;
+pub mod choice;
 pub mod config;
+pub mod engine;
 pub mod failpoint;
+pub mod found;
+pub mod head;
 pub mod isolate;
 pub mod labels;
 pub mod local;
 pub mod mask;
 pub mod outline;
+pub mod package;
+pub mod preprocess;
 pub mod process;
 pub mod segment;
 
