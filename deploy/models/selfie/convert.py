@@ -14,14 +14,14 @@ import sys
 # Before the library is loaded: it would send usage data, and keep an identifier of the machine.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
-import flatbuffers  # noqa: E402
-import numpy  # noqa: E402
-import onnx  # noqa: E402
-import onnxruntime  # noqa: E402
-import tflite  # noqa: E402
-from ai_edge_litert import schema_py_generated as schema  # noqa: E402
-from ai_edge_litert.interpreter import Interpreter, OpResolverType  # noqa: E402
-from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+import flatbuffers
+import numpy
+import onnx
+import onnxruntime
+import tflite
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from onnx import TensorProto, helper, numpy_helper
 
 OUTPUT_TOLERANCE = 3e-4  # Of probabilities.
 INNER_TOLERANCE = 1e-4  # Of a tensor's largest value: there are values beyond a hundred.

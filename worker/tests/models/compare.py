@@ -15,8 +15,12 @@ import numpy
 from PIL import Image
 
 
-def compare(one, other, has_labels):
-    one, other = (numpy.array(Image.open(path).convert("L" if has_labels else "1")).astype(int) for path in (one, other))
+def read(path, has_labels):
+    pixels = numpy.array(Image.open(path).convert("L"))
+    return pixels if has_labels else pixels != 0
+
+
+def compare(one, other):
     if one.shape != other.shape:
         return 0.0, f"{one.shape} and {other.shape}"
     either = (one != 0) | (other != 0)
@@ -36,7 +40,7 @@ def main():
     for name in bad:
         print(f"missing {name}")
     for name in sorted(names[0] & names[1]):
-        share, what = compare(*(folder / name for folder in options.folders), options.labels)
+        share, what = compare(*(read(folder / name, options.labels) for folder in options.folders))
         print(f"{share:.4f} {name}: {what}")
         if share < options.at_least:
             bad.append(name)

@@ -23,10 +23,10 @@ import tomllib
 # Before the library is loaded: it would send usage data, and keep an identifier of the machine.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
-import heads  # noqa: E402
-import numpy  # noqa: E402
-import onnxruntime  # noqa: E402
-from PIL import Image  # noqa: E402
+import heads
+import numpy
+import onnxruntime
+from PIL import Image
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "lanczos3": Image.Resampling.LANCZOS}
 LETTERBOX_GREY = 114
