@@ -23,7 +23,6 @@ begin() {
 
 # Moves $work/whole to $1, so that two commands at once both find a whole folder.
 finish() {
-    chmod 755 "$work/whole"
     mv -T "$work/whole" "$1" 2>/dev/null || [ -d "$1" ] || fail "could not make $1"
 }
 
