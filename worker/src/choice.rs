@@ -11,7 +11,8 @@ use std::{
 
 use segfleet_common::{
     args::parse_duration,
-    subject::{BUILT_IN_MODELS, ModelName, TokenError},
+    package::{PackageRef, PackageRefError},
+    subject::{BUILT_IN_MODELS, ModelName},
 };
 use thiserror::Error;
 
@@ -48,26 +49,32 @@ fn parse_wait(text: &str) -> Result<Duration, String> {
 }
 
 /// A model as people write it: what is a file or looks like one is a package, unless it is the name of a model that is
-/// built in.
+/// built in; other names are those of packages in the broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ModelChoice {
     /// A model without a package.
     Named(ModelName),
     /// A folder, a tar or an ONNX file.
     Package(PathBuf),
+    /// A package that the broker keeps.
+    Stored(PackageRef),
 }
 
 impl FromStr for ModelChoice {
-    type Err = TokenError;
+    type Err = PackageRefError;
 
-    fn from_str(text: &str) -> Result<Self, TokenError> {
+    fn from_str(text: &str) -> Result<Self, PackageRefError> {
         let looks_like_a_file =
             text.contains('/') || text.ends_with(".tar") || text.ends_with(".onnx");
         let is_a_file = || Path::new(text).exists() && !BUILT_IN_MODELS.contains(&text);
         if looks_like_a_file || is_a_file() {
             return Ok(Self::Package(text.into()));
         }
-        Ok(Self::Named(text.parse()?))
+        let reference: PackageRef = text.parse()?;
+        if reference.version.is_none() && segment::is_built_in(&reference.name) {
+            return Ok(Self::Named(reference.name));
+        }
+        Ok(Self::Stored(reference))
     }
 }
 
@@ -76,6 +83,7 @@ impl fmt::Display for ModelChoice {
         match self {
             Self::Named(name) => name.fmt(f),
             Self::Package(path) => path.display().fmt(f),
+            Self::Stored(reference) => reference.fmt(f),
         }
     }
 }
@@ -85,7 +93,7 @@ impl ModelChoice {
     pub(crate) fn memory_bytes(&self) -> u64 {
         match self {
             Self::Named(_) => 0,
-            Self::Package(_) => PACKAGE_BYTES,
+            Self::Package(_) | Self::Stored(_) => PACKAGE_BYTES,
         }
     }
 }
@@ -135,6 +143,8 @@ impl<'a> Loader<'a> {
                 _ => Ok(segment::load(name)?),
             },
             ModelChoice::Package(path) => self.load_package(&Package::open(path)?),
+            // Those of the broker are files by now, where there is a broker.
+            ModelChoice::Stored(reference) => Err(UnknownModel(reference.name.clone()).into()),
         }
     }
 
@@ -168,11 +178,16 @@ mod tests {
 
     #[test]
     fn what_looks_like_a_file_is_a_package() {
-        let choice = |text: &str| text.parse().map_err(|error: TokenError| error.to_string());
+        let choice = |text: &str| {
+            text.parse()
+                .map_err(|error: PackageRefError| error.to_string())
+        };
         let named = |name: &str| Ok(ModelChoice::Named(name.parse().expect("a token")));
         let package = |path: &str| Ok(ModelChoice::Package(path.into()));
         assert_eq!(choice("mock"), named("mock"));
-        assert_eq!(choice("u2netp"), named("u2netp"));
+        let stored = |name: &str| Ok(ModelChoice::Stored(name.parse().expect("a package's name")));
+        assert_eq!(choice("u2netp"), stored("u2netp"));
+        assert_eq!(choice("u2netp@1.0"), stored("u2netp@1.0"));
         assert_eq!(choice("./u2netp"), package("./u2netp"));
         assert_eq!(choice("u2netp.tar"), package("u2netp.tar"));
         assert_eq!(choice("src"), package("src"), "a folder where tests run");

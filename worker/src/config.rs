@@ -40,6 +40,8 @@ const LEAST_IMAGE_MEMORY_BYTES: u64 = 32 * 1024 * 1024;
 const UNKNOWN_MEMORY_BYTES: u64 = 512 * 1024 * 1024;
 /// Shorter times would be over before a process has started.
 const LEAST_RUN_TIME: Duration = Duration::from_secs(1);
+/// Folder of fetched models within the user's cache.
+const CACHED_MODELS: &str = "models";
 /// How long nothing may move while jobs wait and slots are free.
 const STALL_TIME: Duration = Duration::from_secs(30);
 
@@ -108,6 +110,10 @@ pub struct CheckArgs {
     #[arg(long)]
     pub json: bool,
 
+    /// Write the package into this tar, as `segfleet model push` keeps it
+    #[arg(long, value_name = "FILE")]
+    pub pack: Option<PathBuf>,
+
     /// How it is loaded.
     #[command(flatten, next_help_heading = "Models")]
     pub load: LoadArgs,
@@ -140,7 +146,8 @@ pub struct ChildArgs {
 /// Settings of `run`.
 #[derive(Debug, clap::Args)]
 pub struct RunArgs {
-    /// Model to serve, a name or the path of a package; may be repeated or have commas. Built in: mock, threshold
+    /// Model to serve: one that the broker keeps (NAME[@VERSION]), the path of a package, or one built in (mock,
+    /// threshold); may be repeated or have commas
     #[arg(
         long = "model",
         env = "SEGFLEET_MODELS",
@@ -189,6 +196,16 @@ pub struct RunArgs {
     #[cfg(debug_assertions)]
     #[arg(long, hide = true, value_name = "STEP")]
     pub die_at: Option<Step>,
+
+    /// Folder that keeps fetched models; workers of one machine may share it [default: segfleet/models in the user's
+    /// cache]
+    #[arg(
+        long,
+        env = "SEGFLEET_MODEL_CACHE",
+        value_name = "DIR",
+        help_heading = "Models"
+    )]
+    pub model_cache: Option<PathBuf>,
 
     /// How models are loaded.
     #[command(flatten, next_help_heading = "Models")]
@@ -334,6 +351,17 @@ pub struct Config {
     pub failpoint: Failpoint,
 }
 
+impl RunArgs {
+    /// Where fetched models are kept.
+    #[must_use]
+    pub fn model_cache(&self) -> PathBuf {
+        let of_user = || Some(self.load.engine.cache()?.join(CACHED_MODELS));
+        let named = self.model_cache.clone().or_else(of_user);
+        // A user without a home fetches again after each start of the machine.
+        named.unwrap_or_else(|| std::env::temp_dir().join(CACHED_MODELS))
+    }
+}
+
 impl Config {
     /// Checks the arguments and loads the models.
     ///
@@ -422,7 +450,7 @@ fn load_models(
 fn served_name(choice: &ModelChoice, model: &dyn Segmenter) -> ModelName {
     match choice {
         ModelChoice::Named(name) => name.clone(),
-        ModelChoice::Package(_) => {
+        ModelChoice::Package(_) | ModelChoice::Stored(_) => {
             let name = model.info().name.parse();
             name.expect("a package's name was checked")
         }

@@ -11,6 +11,7 @@ pub mod choice;
 pub mod config;
 pub mod engine;
 pub mod failpoint;
+pub mod fetch;
 pub mod found;
 pub mod head;
 pub mod isolate;

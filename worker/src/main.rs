@@ -8,8 +8,9 @@ use segfleet_common::{shutdown, telemetry};
 use segfleet_worker::{
     child,
     choice::ModelError,
-    config::{Args, Command, Config, ModelCommand},
+    config::{Args, Command, Config, ModelCommand, RunArgs},
     engine::QUIET,
+    fetch::fetch_models,
     local::{self, LocalError},
     run,
 };
@@ -29,12 +30,9 @@ fn main() -> ExitCode {
         return complain(&start_quietly().to_string(), NOT_OK);
     }
     match args.command {
-        Command::Run(args) => match Config::build(args) {
-            Ok(config) => {
-                serve(config).unwrap_or_else(|error| complain(&format!("{error:#}"), NOT_OK))
-            }
-            Err(mistakes) => complain(&mistakes, USAGE),
-        },
+        Command::Run(args) => {
+            serve(args).unwrap_or_else(|error| complain(&format!("{error:#}"), NOT_OK))
+        }
         Command::Segment(args) => end(local::segment(&args)),
         Command::Outline(args) => end(local::outline(&args).map(|()| true)),
         Command::Model(ModelCommand::Check(args)) => end(local::check(&args).map(|()| true)),
@@ -55,19 +53,24 @@ fn start_quietly() -> std::io::Error {
     command.args(arguments).env(name, value).exec()
 }
 
-fn serve(config: Config) -> anyhow::Result<ExitCode> {
+fn serve(mut args: RunArgs) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Runtime::new().context("failed to start the runtime")?;
-    let report = runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let shutdown = shutdown::on_signal().context("failed to listen for signals")?;
-        anyhow::Ok(run(config, shutdown).await?)
-    })?;
+        fetch_models(&mut args, &shutdown).await?;
+        if shutdown.is_cancelled() {
+            return Ok(ExitCode::SUCCESS);
+        }
+        let config = match Config::build(args) {
+            Ok(config) => config,
+            Err(mistakes) => return Ok(complain(&mistakes, USAGE)),
+        };
+        let report = run(config, shutdown).await?;
+        anyhow::Ok(ExitCode::from(if report.is_good() { 0 } else { NOT_OK }))
+    });
     // A thread may still be in a job that was given back; it must not keep the process.
     runtime.shutdown_background();
-    Ok(if report.is_good() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(NOT_OK)
-    })
+    ended
 }
 
 fn end(ended: Result<bool, LocalError>) -> ExitCode {

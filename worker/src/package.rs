@@ -51,6 +51,8 @@ pub struct PackageError {
 enum Why {
     #[error("it cannot be read: {0}")]
     Read(#[from] io::Error),
+    #[error("it cannot be written: {0}")]
+    Write(io::Error),
     #[error("{0}")]
     Files(String),
     #[error("{MANIFEST_FILE}: {0}")]
@@ -139,6 +141,17 @@ impl Package {
     #[must_use]
     pub fn name(&self) -> &ModelName {
         &self.name
+    }
+
+    /// Writes it as a tar, the same bytes wherever it came from.
+    ///
+    /// # Errors
+    /// [`PackageError`] when the file cannot be written.
+    pub fn pack(&self, tar: &Path) -> Result<(), PackageError> {
+        self.files.pack(tar).map_err(|error| PackageError {
+            path: tar.to_owned(),
+            why: Why::Write(error),
+        })
     }
 
     /// SHA-256 of its files, as 64 hexadecimal digits: the same for a folder and a tar with the same files.

@@ -69,7 +69,13 @@ pub struct SegmentError(pub String);
 /// A model that this worker does not have.
 #[derive(Debug, PartialEq, Eq, Error)]
 #[error("model {0} is not built in; there are: {names}", names = BUILT_IN_MODELS.join(", "))]
-pub struct UnknownModel(ModelName);
+pub struct UnknownModel(pub(crate) ModelName);
+
+/// Whether a model is one that every worker has.
+#[must_use]
+pub fn is_built_in(model: &ModelName) -> bool {
+    load(model).is_ok()
+}
 
 /// Loads a model by its name.
 ///

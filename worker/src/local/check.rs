@@ -17,6 +17,9 @@ use crate::{
 pub fn check(args: &CheckArgs) -> Result<(), LocalError> {
     let package = Package::open(&args.path).map_err(ModelError::from)?;
     Loader::new(&args.load, 1).load_package(&package)?;
+    if let Some(path) = &args.pack {
+        package.pack(path).map_err(ModelError::from)?;
+    }
     let summary = package.summary();
     let text = if args.json {
         serde_json::to_string(&summary).expect("texts and lists of them")

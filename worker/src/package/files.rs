@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, Read},
+    io::{self, Read, Write as _},
     path::{Component, Path},
 };
 
@@ -109,10 +109,28 @@ impl Files {
         Ok(())
     }
 
+    /// Writes a tar of them that depends on nothing else.
+    pub(super) fn pack(&self, path: &Path) -> io::Result<()> {
+        let mut archive = tar::Builder::new(io::BufWriter::new(File::create(path)?));
+        for (name, bytes) in self.named() {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(bytes.len() as u64);
+            header.set_mode(0o644);
+            header.set_mtime(0);
+            archive.append_data(&mut header, name, bytes.as_slice())?;
+        }
+        archive.into_inner()?.flush()
+    }
+
+    /// The files that there are, with their names.
+    fn named(&self) -> impl Iterator<Item = (&'static str, &Vec<u8>)> {
+        let manifest = self.manifest.iter().map(|bytes| (MANIFEST_FILE, bytes));
+        manifest.chain([(GRAPH_FILE, &self.graph)])
+    }
+
     fn compute_digest(&self) -> String {
         let mut digest = Sha256::new();
-        let files = self.manifest.iter().map(|bytes| (MANIFEST_FILE, bytes));
-        for (name, bytes) in files.chain([(GRAPH_FILE, &self.graph)]) {
+        for (name, bytes) in self.named() {
             digest.update(format!("{name}\n{}\n", bytes.len()));
             digest.update(bytes);
         }
