@@ -188,13 +188,14 @@ impl Broker {
     /// again: callers that want to wait decide how long.
     pub async fn connect(args: &ConnectArgs, name: &str) -> Result<Self, ConnectError> {
         let (sender, link) = watch::channel(Link::default());
+        let connection = name.to_owned();
         let options = args
             .options()
             .await?
             .name(name)
             .ping_interval(PING_INTERVAL)
             .event_callback(move |event| {
-                note(&sender, &event);
+                note(&sender, &connection, &event);
                 future::ready(())
             });
         let server = args.display_server();
@@ -283,22 +284,22 @@ impl Broker {
     }
 }
 
-fn note(link: &watch::Sender<Link>, event: &Event) {
+fn note(link: &watch::Sender<Link>, connection: &str, event: &Event) {
     match event {
         Event::Connected => {
             link.send_modify(|link| link.connects += 1);
-            tracing::debug!("connected to the broker");
+            tracing::debug!(connection, "connected to the broker");
         }
         Event::Closed => {
             link.send_modify(|link| link.closed = true);
         }
-        Event::Disconnected => tracing::warn!("lost the broker; reconnecting"),
+        Event::Disconnected => tracing::warn!(connection, "lost the broker; reconnecting"),
         Event::LameDuckMode => {
             tracing::info!("the broker is about to stop; reconnecting elsewhere")
         }
         Event::Draining => tracing::debug!("closing the connection to the broker"),
         Event::SlowConsumer(_) | Event::ServerError(_) | Event::ClientError(_) => {
-            tracing::warn!(%event, "the broker connection reports a problem");
+            tracing::warn!(connection, %event, "the broker connection reports a problem");
         }
     }
 }

@@ -93,6 +93,18 @@ pub struct Answered {
 }
 
 impl Answered {
+    /// Reads a stored result.
+    pub(super) fn read(job: &JobId, content_type: Option<&str>, payload: &[u8]) -> Self {
+        let outcome = match wire::read_result(content_type, payload) {
+            Ok(result) => Some(result.outcome),
+            Err(error) => {
+                tracing::warn!(job.id = %job, %error, "the stored result cannot be read");
+                None
+            }
+        };
+        Self { outcome }
+    }
+
     /// The error that the fleet gave up with: a dead letter belongs to it.
     #[must_use]
     pub fn given_up(&self) -> Option<&JobError> {
@@ -170,7 +182,8 @@ impl Broker {
             .await
     }
 
-    /// What the job's stored result says, if it has one.
+    /// What the job's stored result says, if a replica has one: one that was just stored may be missing. See
+    /// [`Broker::find_leaders_answer`].
     ///
     /// # Errors
     /// [`FetchError`] when the broker cannot be asked.
@@ -179,17 +192,9 @@ impl Broker {
         tenant: &Tenant,
         job: &JobId,
     ) -> Result<Option<Answered>, FetchError> {
-        let Some(stored) = self.stored_result(tenant, job).await? else {
-            return Ok(None);
-        };
-        let outcome = match wire::read_result(stored.content_type(), &stored.payload) {
-            Ok(result) => Some(result.outcome),
-            Err(error) => {
-                tracing::warn!(job.id = %job, %error, "the stored result cannot be read");
-                None
-            }
-        };
-        Ok(Some(Answered { outcome }))
+        let stored = self.stored_result(tenant, job).await?;
+        let read = |stored: Message| Answered::read(job, stored.content_type(), &stored.payload);
+        Ok(stored.map(read))
     }
 
     /// The stored result of a job, or `None` while there is none (or no longer).
