@@ -2,8 +2,9 @@
 
 use std::{future, io, path::PathBuf, time::Duration};
 
-use async_nats::{Client, ConnectOptions, Event, jetstream};
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, jetstream};
 use clap::Args;
+use percent_encoding::percent_decode_str;
 use thiserror::Error;
 use tokio::{
     sync::watch,
@@ -28,7 +29,8 @@ const LONGEST_RETRY: Duration = Duration::from_secs(15);
 /// Where the broker is and who connects: the variables and files of the `nats` command.
 #[derive(Debug, Clone, Args)]
 pub struct ConnectArgs {
-    /// Address of the broker; several, separated by commas, for a cluster
+    /// Address of the broker, as `nats://host:port` or with `user:password@` or `token@` before the host; several,
+    /// separated by commas, for a cluster, where the first that names a user counts
     #[arg(
         long,
         env = "NATS_URL",
@@ -101,12 +103,28 @@ impl ConnectArgs {
             .join(",")
     }
 
+    /// The user and the password of the first address that has them, or the token in the user's place.
+    fn login(&self) -> Option<(String, Option<String>)> {
+        let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+        // One that cannot be parsed is reported by whoever connects.
+        let addresses = self.server.split(',');
+        let mut parsed = addresses.filter_map(|address| address.parse::<ServerAddr>().ok());
+        parsed.find_map(|address| {
+            let user = decode(address.username()?);
+            Some((user, address.password().map(decode)))
+        })
+    }
+
     async fn options(&self) -> Result<ConnectOptions, ConnectError> {
         let unreadable = |path: &PathBuf| {
             let path = path.clone();
             move |source| ConnectError::File { path, source }
         };
-        let mut options = ConnectOptions::new();
+        let mut options = match self.login() {
+            Some((user, Some(password))) => ConnectOptions::with_user_and_password(user, password),
+            Some((token, None)) => ConnectOptions::with_token(token),
+            None => ConnectOptions::new(),
+        };
         if let Some(path) = &self.creds {
             options = options
                 .credentials_file(path)
@@ -145,7 +163,17 @@ pub enum ConnectError {
         /// Why not.
         source: io::Error,
     },
-    /// Nobody answers, or the credentials are refused.
+    /// The credentials are refused.
+    #[error(
+        "the broker at {server} refuses this user: {source}; check --creds, --nkey, or the user and password in the address"
+    )]
+    Refused {
+        /// The address tried.
+        server: String,
+        /// Why not.
+        source: async_nats::ConnectError,
+    },
+    /// Nobody answers.
     #[error("no broker at {server}: {source}; start one there, or set --server or NATS_URL")]
     Unreachable {
         /// The address tried.
@@ -201,9 +229,19 @@ impl Broker {
         let server = args.display_server();
         let addresses: Vec<&str> = args.server.split(',').collect();
         let connected = options.connect(addresses).await;
-        let client = connected.map_err(|source| ConnectError::Unreachable {
-            server: server.clone(),
-            source,
+        let client = connected.map_err(|source| {
+            let server = server.clone();
+            match source.kind() {
+                ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
+                    ConnectError::Refused { server, source }
+                }
+                ConnectErrorKind::ServerParse
+                | ConnectErrorKind::Dns
+                | ConnectErrorKind::TimedOut
+                | ConnectErrorKind::Tls
+                | ConnectErrorKind::Io
+                | ConnectErrorKind::MaxReconnects => ConnectError::Unreachable { server, source },
+            }
         })?;
         let (major, minor, patch) = OLDEST_SERVER;
         if !client.is_server_compatible(major, minor, patch) {
@@ -233,7 +271,9 @@ impl Broker {
             let error = match connecting.await {
                 None => return Ok(None),
                 Some(Ok(broker)) => return Ok(Some(broker)),
-                Some(Err(error @ ConnectError::Unreachable { .. })) => error,
+                Some(Err(
+                    error @ (ConnectError::Unreachable { .. } | ConnectError::Refused { .. }),
+                )) => error,
                 Some(Err(error @ (ConnectError::File { .. } | ConnectError::TooOld { .. }))) => {
                     return Err(error);
                 }
@@ -320,6 +360,27 @@ mod tests {
         ];
         for (server, shown) in cases {
             assert_eq!(ConnectArgs::plain(server).display_server(), shown);
+        }
+    }
+
+    #[test]
+    fn the_first_address_with_a_user_says_who_connects() {
+        let cases = [
+            ("nats://host:1", None),
+            ("host", None),
+            ("nats://me:secret@host:1", Some(("me", Some("secret")))),
+            (
+                "nats://a,tls://you:p%40s%2Fs@b",
+                Some(("you", Some("p@s/s"))),
+            ),
+            ("you:p@ss@host:2", Some(("you", Some("p@ss")))),
+            ("nats://token@host", Some(("token", None))),
+        ];
+        for (server, expected) in cases {
+            let login = ConnectArgs::plain(server).login();
+            let login = login.as_ref();
+            let login = login.map(|(user, password)| (user.as_str(), password.as_deref()));
+            assert_eq!(login, expected, "{server}");
         }
     }
 }
