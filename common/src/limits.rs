@@ -110,7 +110,7 @@ pub const ADVISORIES_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// The broker's notices: room for a million of up to 512 bytes, as many as a tenant's queue has jobs by default. Without
 /// one, a job of a model that is never idle has to wait for its end.
 pub const ADVISORIES_BYTES: i64 = 512 * 1024 * 1024;
-/// How often a notice is handed out. Tried every minute at last, a job is tried for most of a day; one that nobody can
+/// How often a notice is handed out. Tried every minute at last, a job is tried for half a day; one that nobody can
 /// read is there again every ack wait, for a third of a day.
 pub const ADVISORIES_DELIVERIES: i64 = 1000;
 

@@ -64,7 +64,8 @@ impl Connections {
         name: &str,
         shutdown: &CancellationToken,
     ) -> Result<Option<Self>, ConnectError> {
-        let make = async |name: &str| Broker::connect_until(connect, name, shutdown).await;
+        let make =
+            async |name: &str| Box::pin(Broker::connect_until(connect, name, shutdown)).await;
         let broker = make(name).await?;
         let notices = make(&format!("{name} notices")).await?;
         let requests = make(&format!("{name} requests")).await?;

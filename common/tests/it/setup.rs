@@ -234,6 +234,11 @@ async fn a_steward_says_what_is_missing_or_has_drifted() {
     let drifted = "ADVISORIES janitor has drifted \
         (ack_wait 1s -> 30s, max_ack_pending 1000 -> -1, max_deliver -1 -> 1000); run: segfleet setup";
     assert_eq!(problem().await.as_deref(), Some(drifted));
+    operator
+        .set_up(&["mock"], Settings::default())
+        .await
+        .expect("mended");
+    assert_eq!(problem().await, None);
     stream
         .delete_consumer("janitor")
         .await

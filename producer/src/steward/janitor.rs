@@ -109,7 +109,8 @@ impl Janitor {
 }
 
 impl Steward {
-    /// Ends the job that a notice is about, if it is there and the notice can be about it.
+    /// Ends the job that a notice is about, if it is there and the notice can be about it. Where the clocks of a
+    /// cluster's servers differ by more than the job was there, a true notice does not fit; then the watch finds the job.
     async fn end_last(
         &self,
         tenant: &Tenant,

@@ -1,7 +1,7 @@
 //! What a notice of the broker, or what looks like one, has a steward do, and what not.
 
 use async_nats::jetstream::{
-    consumer::pull::Config as PullConfig,
+    consumer::{Consumer, pull::Config as PullConfig},
     stream::{Config as StreamConfig, Source},
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -72,40 +72,48 @@ async fn a_notice_that_does_not_fit_what_is_there_ends_nothing() {
     }
 }
 
+/// Makes a stream that is somebody else's, with a consumer that hands out each of its messages once.
+async fn create(
+    broker: &Broker,
+    name: &str,
+    subjects: &[&str],
+    sources: Option<Vec<Source>>,
+) -> Consumer<PullConfig> {
+    let config = StreamConfig {
+        name: name.to_owned(),
+        subjects: subjects.iter().map(ToString::to_string).collect(),
+        sources,
+        ..StreamConfig::default()
+    };
+    let stream = broker.jetstream().create_stream(config).await;
+    let consumer = PullConfig {
+        durable_name: Some("normal-threshold".to_owned()),
+        max_deliver: 1,
+        ..PullConfig::default()
+    };
+    let created = stream.expect("created").create_consumer(consumer).await;
+    created.expect("created")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_with_names_like_ours_are_left_alone() {
     let (fleet, broker) = start().await;
     set_up(&fleet, &["--ack-wait", "60s"]);
     let jetstream = broker.jetstream();
-    let create = async |name: &str, subjects: &[&str], sources: Option<Vec<Source>>| {
-        let config = StreamConfig {
-            name: name.to_owned(),
-            subjects: subjects.iter().map(ToString::to_string).collect(),
-            sources,
-            ..StreamConfig::default()
-        };
-        let stream = jetstream.create_stream(config).await.expect("created");
-        let consumer = PullConfig {
-            durable_name: Some("normal-threshold".to_owned()),
-            max_deliver: 1,
-            ..PullConfig::default()
-        };
-        stream.create_consumer(consumer).await.expect("created")
-    };
     submit(&broker, &["alive"], &[]).await;
     let _in_work = pull_one(&broker).await;
     let source = Source {
         name: "JOBS".to_owned(),
         ..Source::default()
     };
-    create("RESULTS-billing", &["receipts.>"], None).await;
+    create(&broker, "RESULTS-billing", &["receipts.>"], None).await;
     let set = jetstream.get_stream("RESULTS-billing").await;
     let mut config = set.expect("there").cached_info().config.clone();
     let key = "segfleet.results-max-messages".to_owned();
     config.metadata.insert(key, "0".to_owned());
     jetstream.update_stream(config).await.expect("changed");
-    let copies = create("JOBS-archive", &[], Some(vec![source])).await;
-    let invoices = create("JOBS-billing", &["invoices.>"], None).await;
+    let copies = create(&broker, "JOBS-archive", &[], Some(vec![source])).await;
+    let invoices = create(&broker, "JOBS-billing", &["invoices.>"], None).await;
     for subject in ["invoices.1", "receipts.1"] {
         let sent = jetstream.publish(subject, "a million".into()).await;
         sent.expect("sent").await.expect("stored");
