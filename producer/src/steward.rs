@@ -34,6 +34,9 @@ use self::{janitor::Janitor, service::serve, watch::watch};
 /// How long a steward may take to end what it is about, after it was told to stop. What it leaves is done by the next.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Most requests of one kind that wait for an answer: more would be answered when nobody waits for it any more.
+const WAITING_REQUESTS: usize = 1024;
+
 /// How a steward is set.
 #[derive(Debug)]
 pub struct Config {
@@ -64,11 +67,13 @@ impl Connections {
         name: &str,
         shutdown: &CancellationToken,
     ) -> Result<Option<Self>, ConnectError> {
-        let make =
-            async |name: &str| Box::pin(Broker::connect_until(connect, name, shutdown)).await;
-        let broker = make(name).await?;
-        let notices = make(&format!("{name} notices")).await?;
-        let requests = make(&format!("{name} requests")).await?;
+        let make = async |connect: &ConnectArgs, name: &str| {
+            Box::pin(Broker::connect_until(connect, name, shutdown)).await
+        };
+        let broker = make(connect, name).await?;
+        let notices = make(connect, &format!("{name} notices")).await?;
+        let bounded = connect.clone().with_subscription_capacity(WAITING_REQUESTS);
+        let requests = make(&bounded, &format!("{name} requests")).await?;
         Ok(match (broker, notices, requests) {
             (Some(broker), Some(notices), Some(requests)) => Some(Self {
                 broker,

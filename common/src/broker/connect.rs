@@ -1,6 +1,11 @@
 //! The connection: its settings, its life, its end.
 
-use std::{future, io, path::PathBuf, time::Duration};
+use std::{
+    future, io,
+    path::PathBuf,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, jetstream};
 use clap::Args;
@@ -72,6 +77,10 @@ pub struct ConnectArgs {
         value_name = "FILE"
     )]
     pub tlskey: Option<PathBuf>,
+
+    /// Most messages that wait for one subscriber; what comes beyond them is dropped. No setting.
+    #[arg(skip)]
+    subscription_capacity: Option<usize>,
 }
 
 impl ConnectArgs {
@@ -85,6 +94,16 @@ impl ConnectArgs {
             tlsca: None,
             tlscert: None,
             tlskey: None,
+            subscription_capacity: None,
+        }
+    }
+
+    /// The same with at most so many messages that wait for one subscriber; what comes beyond them is dropped.
+    #[must_use]
+    pub fn with_subscription_capacity(self, n_messages: usize) -> Self {
+        Self {
+            subscription_capacity: Some(n_messages),
+            ..self
         }
     }
 
@@ -147,6 +166,9 @@ impl ConnectArgs {
         }
         if let (Some(certificate), Some(key)) = (&self.tlscert, &self.tlskey) {
             options = options.add_client_certificate(certificate.clone(), key.clone());
+        }
+        if let Some(n_messages) = self.subscription_capacity {
+            options = options.subscription_capacity(n_messages);
         }
         Ok(options)
     }
@@ -216,14 +238,18 @@ impl Broker {
     /// again: callers that want to wait decide how long.
     pub async fn connect(args: &ConnectArgs, name: &str) -> Result<Self, ConnectError> {
         let (sender, link) = watch::channel(Link::default());
-        let connection = name.to_owned();
+        let observer = Observer {
+            link: sender,
+            connection: name.to_owned(),
+            n_dropped: AtomicU64::new(0),
+        };
         let options = args
             .options()
             .await?
             .name(name)
             .ping_interval(PING_INTERVAL)
             .event_callback(move |event| {
-                note(&sender, &connection, &event);
+                observer.note(&event);
                 future::ready(())
             });
         let server = args.display_server();
@@ -324,22 +350,45 @@ impl Broker {
     }
 }
 
-fn note(link: &watch::Sender<Link>, connection: &str, event: &Event) {
-    match event {
-        Event::Connected => {
-            link.send_modify(|link| link.connects += 1);
-            tracing::debug!(connection, "connected to the broker");
-        }
-        Event::Closed => {
-            link.send_modify(|link| link.closed = true);
-        }
-        Event::Disconnected => tracing::warn!(connection, "lost the broker; reconnecting"),
-        Event::LameDuckMode => {
-            tracing::info!("the broker is about to stop; reconnecting elsewhere")
-        }
-        Event::Draining => tracing::debug!("closing the connection to the broker"),
-        Event::SlowConsumer(_) | Event::ServerError(_) | Event::ClientError(_) => {
-            tracing::warn!(connection, %event, "the broker connection reports a problem");
+/// Takes in what happens to a connection.
+struct Observer {
+    link: watch::Sender<Link>,
+    /// The connection's name.
+    connection: String,
+    /// Messages that were dropped because nobody took them in time.
+    n_dropped: AtomicU64,
+}
+
+impl Observer {
+    fn note(&self, event: &Event) {
+        let connection = &self.connection;
+        match event {
+            Event::Connected => {
+                self.link.send_modify(|link| link.connects += 1);
+                tracing::debug!(connection, "connected to the broker");
+            }
+            Event::Closed => {
+                self.link.send_modify(|link| link.closed = true);
+            }
+            Event::Disconnected => tracing::warn!(connection, "lost the broker; reconnecting"),
+            Event::LameDuckMode => {
+                tracing::info!("the broker is about to stop; reconnecting elsewhere")
+            }
+            Event::Draining => tracing::debug!("closing the connection to the broker"),
+            Event::SlowConsumer(_) => {
+                let n_dropped = self.n_dropped.fetch_add(1, Ordering::Relaxed) + 1;
+                // Each of a flood would be a flood of lines.
+                if n_dropped.is_power_of_two() {
+                    tracing::warn!(
+                        connection,
+                        n_dropped,
+                        "messages come faster than they are taken; dropping some"
+                    );
+                }
+            }
+            Event::ServerError(_) | Event::ClientError(_) => {
+                tracing::warn!(connection, %event, "the broker connection reports a problem");
+            }
         }
     }
 }

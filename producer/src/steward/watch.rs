@@ -357,6 +357,68 @@ mod tests {
     }
 
     #[test]
+    fn orphans_are_ended_at_the_second_sight_and_told_of_while_the_model_is_busy() {
+        let now = Instant::now();
+        let settled_to = |place: u64| QueueConsumer {
+            progress: Progress {
+                handed_out_to: 9,
+                settled_to: place,
+                ..consumer(1, 0, 5).progress
+            },
+            ..consumer(1, 0, 5)
+        };
+        let (busy, idle) = (settled_to(0), settled_to(9));
+        let mut seen = Seen::first(&busy, now);
+        // One that was never handed out is nobody's orphan.
+        assert!((0..20).all(|_| seen.judge(10, &busy) == Verdict::Wait));
+        let verdicts: Vec<Verdict> = (0..20).map(|_| seen.judge(3, &busy)).collect();
+        let told: Vec<usize> = (0..20)
+            .filter(|&look| verdicts[look] == Verdict::Tell)
+            .collect();
+        assert_eq!(told, [11]);
+        assert_eq!(seen.judge(3, &idle), Verdict::Wait);
+        assert_eq!(seen.judge(3, &busy), Verdict::Wait);
+        assert_eq!(seen.judge(3, &idle), Verdict::End);
+        assert_eq!(seen.judge(4, &idle), Verdict::Wait);
+        seen.forget();
+        assert_eq!(seen.judge(4, &idle), Verdict::Wait);
+        assert_eq!(seen.judge(4, &idle), Verdict::End);
+    }
+
+    #[test]
+    fn what_was_seen_of_a_consumer_goes_with_it() {
+        let now = Instant::now();
+        let queue = Queue {
+            stream: "JOBS".to_owned(),
+            messages: 1,
+            consumers: vec![consumer(1, 0, 5)],
+            foreign: Vec::new(),
+        };
+        let mut memory = Memory::default();
+        let orphan = |memory: &mut Memory, consumer: &QueueConsumer| {
+            let seen = memory.seen(&queue, consumer, now);
+            seen.orphan.replace(7)
+        };
+        let anew = QueueConsumer {
+            created_at: OffsetDateTime::UNIX_EPOCH + Duration::from_secs(1),
+            ..consumer(1, 0, 5)
+        };
+        for (consumer, expected) in [
+            (&queue.consumers[0], None),
+            (&queue.consumers[0], Some(7)),
+            (&anew, None),
+            (&anew, Some(7)),
+        ] {
+            assert_eq!(orphan(&mut memory, consumer), expected);
+        }
+        memory.keep("JOBS-lab", &[]);
+        memory.keep("JOBS", &queue.consumers);
+        assert_eq!(memory.consumers.len(), 1);
+        memory.keep("JOBS", &[]);
+        assert!(memory.consumers.is_empty());
+    }
+
+    #[test]
     fn the_broker_is_nudged_where_nothing_moves_for_two_ack_waits() {
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);

@@ -166,6 +166,27 @@ async fn services_tell_of_the_queue_and_refuse_what_cannot_be() {
     assert_eq!(ping["name"], "segfleet-steward");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_requests_is_dropped_and_not_kept() {
+    const N_REQUESTS: usize = 30_000;
+    let (fleet, broker) = start().await;
+    let steward = Steward::start(&fleet, "s1");
+    steward.until_says("listening for").await;
+    let client = broker.client();
+    let inbox = client.new_inbox();
+    for _ in 0..N_REQUESTS {
+        let sent = client.publish_with_reply("segment.info.public", inbox.clone(), "".into());
+        sent.await.expect("connected");
+    }
+    steward
+        .until_says("messages come faster than they are taken")
+        .await;
+    let asked = async || client.request("segment.info.public", "".into()).await;
+    until("answered", async || asked().await.is_ok()).await;
+    let log = steward.log();
+    assert!(log.matches("come faster").count() < 20, "{log}");
+}
+
 /// Cancels meet workers that are just about to finish. Whoever is first, there is one result, and what the steward
 /// said of it is true.
 #[tokio::test(flavor = "multi_thread")]
