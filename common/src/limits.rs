@@ -103,8 +103,12 @@ pub const DEAD_BYTES: i64 = 2 * GIB;
 pub const MODELS_BYTES: i64 = 16 * GIB;
 /// How long the broker's notices are kept.
 pub const ADVISORIES_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
-/// The broker's notices: a few hundred bytes each.
-pub const ADVISORIES_BYTES: i64 = 64 * 1024 * 1024;
+/// The broker's notices: room for a million of up to 512 bytes, as many as a tenant's queue has jobs by default. Without
+/// one, a job of a model that is never idle has to wait for its end.
+pub const ADVISORIES_BYTES: i64 = 512 * 1024 * 1024;
+/// How often a notice is handed out. Tried every minute at last, a job is tried for half a day; one that nobody can
+/// read is there again every ack wait, for a third of a day.
+pub const ADVISORIES_DELIVERIES: i64 = 1000;
 
 /// How long a steward may take over one of those notices before another gets it.
 pub const ADVISORIES_ACK_WAIT: Duration = Duration::from_secs(30);

@@ -164,6 +164,12 @@ pub fn jobs_of(tenant: &Tenant, model: &ModelName) -> String {
     format!("{PREFIX}.jobs.{tenant}.{model}.*")
 }
 
+/// Whether a message of this subject was published to the model, under whatever name.
+#[must_use]
+pub fn is_job_of(tenant: &Tenant, model: &ModelName, subject: &str) -> bool {
+    subject.starts_with(&format!("{PREFIX}.jobs.{tenant}.{model}."))
+}
+
 /// One job, whatever its model: the filter that finds it in its tenant's stream.
 #[must_use]
 pub fn job_of_any_model(tenant: &Tenant, job: &JobId) -> String {

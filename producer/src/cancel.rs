@@ -13,14 +13,25 @@ use segfleet_common::{
 };
 use thiserror::Error;
 
+/// Code of a steward's answer when the broker does not do its part.
+const TRY_AGAIN: &str = "503";
+
 /// A request to cancel a job that was not answered; the job may be cancelled all the same, and asking again is harmless.
 #[derive(Debug, Error)]
 pub enum CancelError {
     /// Nobody listens.
     #[error("no steward is running; start one: segfleet steward")]
     NoSteward,
-    /// The steward cannot do it now, or refuses.
+    /// The steward cannot do it now; asking again may help.
     #[error("the steward could not cancel job {job}: {reason}")]
+    NotNow {
+        /// The job.
+        job: JobId,
+        /// What it says.
+        reason: String,
+    },
+    /// The steward refuses, and will again.
+    #[error("the steward refuses to cancel job {job}: {reason}")]
     Refused {
         /// The job.
         job: JobId,
@@ -64,11 +75,12 @@ pub async fn cancel(
         | RequestErrorKind::Other => no_answer(error.to_string()),
     })?;
     let headers = reply.headers.unwrap_or_default();
-    if header_text(&headers, NATS_SERVICE_ERROR_CODE).is_some() {
+    if let Some(code) = header_text(&headers, NATS_SERVICE_ERROR_CODE) {
         let reason = header_text(&headers, NATS_SERVICE_ERROR).unwrap_or_default();
-        return Err(CancelError::Refused {
-            job: job.clone(),
-            reason: reason.to_owned(),
+        let (job, reason) = (job.clone(), reason.to_owned());
+        return Err(match code {
+            TRY_AGAIN => CancelError::NotNow { job, reason },
+            _ => CancelError::Refused { job, reason },
         });
     }
     let answer = CancelAnswer::read(&reply.payload);

@@ -21,6 +21,7 @@ use crate::{
     cancel::CancelError,
     client::{ResultError, SubmitError},
     config::{Args, Command},
+    steward::StewardError,
 };
 
 /// How a command ended, as its exit code says it.
@@ -71,6 +72,9 @@ pub enum CommandError {
     /// A job is neither cancelled nor known not to be.
     #[error(transparent)]
     Cancel(#[from] CancelError),
+    /// A steward ended before it was told to.
+    #[error(transparent)]
+    Steward(#[from] StewardError),
     /// Signals cannot be waited for.
     #[error("signals cannot be waited for: {0}")]
     Signals(io::Error),
@@ -96,7 +100,9 @@ impl CommandError {
             | Self::Package(PackageError::NotFound { .. } | PackageError::Exists { .. })
             | Self::Out { .. }
             | Self::Usage(_) => Exit::Usage,
+            Self::Steward(StewardError::Ended(_) | StewardError::Failed(_)) => Exit::NotOk,
             Self::Connect(_)
+            | Self::Steward(StewardError::Connect(_))
             | Self::Streams(_)
             | Self::Submit(SubmitError::NotSetUp(_) | SubmitError::Unavailable { .. })
             | Self::Dead(_)

@@ -11,7 +11,7 @@ use segfleet_common::{
     broker::{Answered, FetchError, First, GivenUp, Message, PublishError},
     result::{ErrorCode, JobError, Outcome, Stage},
     retry::{Backoff, jittered},
-    subject::{self, Tenant, header},
+    subject::{self, DEAD_STREAM, Tenant, header},
     wire::{self, ResultFormat},
 };
 use tokio::{select, time::sleep};
@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// How often a result that exists is looked for before its job goes back: about half a minute.
-const LOOKS_FOR_ANSWER: u32 = 12;
+const LOOKS: u32 = 12;
 
 /// What became of storing a result.
 enum Stored {
@@ -125,13 +125,44 @@ impl<'a> Settler<'a> {
     }
 
     async fn answer(&self, answer: Answer, given_up: Option<JobError>, delivery: Delivery) {
-        let stored = self.store(answer, &delivery).await;
-        self.worker.failpoint.reach(Step::Stored);
-        match stored {
-            Stored::First => self.close(given_up, delivery).await,
-            Stored::Exists => self.close_answered(delivery).await,
-            Stored::Drained => delivery.nak(Duration::ZERO).await,
-            Stored::Impossible => delivery.nak(jittered(LONGEST_RETRY)).await,
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+        for _ in 0..LOOKS {
+            let stored = self.store(answer.clone(), &delivery).await;
+            self.worker.failpoint.reach(Step::Stored);
+            match stored {
+                Stored::First => return self.close(given_up, delivery).await,
+                Stored::Exists => {}
+                Stored::Drained => return delivery.nak(Duration::ZERO).await,
+                Stored::Impossible => return delivery.nak(jittered(LONGEST_RETRY)).await,
+            }
+            // Somebody else's result, or on three replicas one that is only on its way and may come to nothing. The
+            // leader knows, and what the result says decides whether a dead letter is owed.
+            let job = &delivery.address.job;
+            match self
+                .worker
+                .broker
+                .find_leaders_answer(self.tenant, job)
+                .await
+            {
+                Ok(Some(answered)) => {
+                    return self.close(answered.given_up().cloned(), delivery).await;
+                }
+                Ok(None) => {}
+                Err(error) => tracing::debug!(job.id = %job, %error, "looking again"),
+            }
+            if self.is_drained_before(backoff.next_delay()).await {
+                break;
+            }
+        }
+        tracing::warn!(job.id = %delivery.address.job, "the stored result cannot be read; its job stays queued for now");
+        delivery.nak(jittered(LONGEST_RETRY)).await;
+    }
+
+    /// Waits, unless the grace of a drain ends before.
+    async fn is_drained_before(&self, delay: Duration) -> bool {
+        select! {
+            () = self.worker.give_back.cancelled() => true,
+            () = sleep(delay) => false,
         }
     }
 
@@ -141,29 +172,6 @@ impl<'a> Settler<'a> {
             None => delivery.ack().await,
             Some(error) => self.bury(&error, delivery).await,
         }
-    }
-
-    /// Settles a delivery whose job got its result from somebody else meanwhile. The result is read under the
-    /// lease: it decides whether a dead letter is owed, and a replica may not have it yet.
-    async fn close_answered(&self, delivery: Delivery) {
-        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
-        for _ in 0..LOOKS_FOR_ANSWER {
-            match self.find_answer(&delivery).await {
-                Ok(Some(answered)) => {
-                    return self.close(answered.given_up().cloned(), delivery).await;
-                }
-                Ok(None) => {}
-                Err(error) => {
-                    tracing::debug!(job.id = %delivery.address.job, %error, "looking again")
-                }
-            }
-            select! {
-                () = self.worker.give_back.cancelled() => break,
-                () = sleep(backoff.next_delay()) => {}
-            }
-        }
-        tracing::warn!(job.id = %delivery.address.job, "the stored result cannot be read; its job stays queued for now");
-        delivery.nak(jittered(LONGEST_RETRY)).await;
     }
 
     /// Stores the result and waits for the broker's word. Keeps trying, and meanwhile nothing new is taken.
@@ -232,8 +240,31 @@ impl<'a> Settler<'a> {
         }
     }
 
-    /// Publishes the dead letter, if need be without some of the job's own headers.
+    /// Publishes the dead letter, if need be without some of the job's own headers, until there is one for certain.
     async fn publish_letter(&self, given_up: &GivenUp<'_>, delivery: &Delivery) -> Published {
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+        loop {
+            let published = self.publish_smallest(given_up, delivery).await;
+            let Published::First(First::Exists) = published else {
+                return published;
+            };
+            // From an earlier try, or on three replicas another's that is only on its way: the leader knows.
+            let broker = &self.worker.broker;
+            match broker
+                .leaders_message(DEAD_STREAM, &given_up.subject())
+                .await
+            {
+                Ok(Some(_letter)) => return published,
+                Ok(None) => {}
+                Err(error) => tracing::debug!(%error, "looking for the dead letter again"),
+            }
+            if self.is_drained_before(backoff.next_delay()).await {
+                return Published::Drained;
+            }
+        }
+    }
+
+    async fn publish_smallest(&self, given_up: &GivenUp<'_>, delivery: &Delivery) -> Published {
         let mut too_large = String::new();
         for letter in given_up.letters() {
             match self.publish(given_up.subject(), letter, delivery).await {
@@ -276,9 +307,8 @@ impl<'a> Settler<'a> {
                 );
                 hold = Some(self.worker.gate.hold());
             }
-            select! {
-                () = self.worker.give_back.cancelled() => return Published::Drained,
-                () = sleep(backoff.next_delay()) => {}
+            if self.is_drained_before(backoff.next_delay()).await {
+                return Published::Drained;
             }
         }
     }

@@ -94,6 +94,7 @@ mod tests {
         let seen = |pending: u64, deliveries: u64, in_flight: usize, paused: bool| QueueConsumer {
             name: "normal-mock".to_owned(),
             model: "mock".parse().expect("a token"),
+            created_at: time::OffsetDateTime::UNIX_EPOCH,
             ack_wait: Duration::from_secs(30),
             max_deliver: 10,
             max_in_flight: 4,

@@ -1,9 +1,15 @@
 //! The connection: its settings, its life, its end.
 
-use std::{future, io, path::PathBuf, time::Duration};
+use std::{
+    future, io,
+    path::PathBuf,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
-use async_nats::{Client, ConnectOptions, Event, jetstream};
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, jetstream};
 use clap::Args;
+use percent_encoding::percent_decode_str;
 use thiserror::Error;
 use tokio::{
     sync::watch,
@@ -28,7 +34,8 @@ const LONGEST_RETRY: Duration = Duration::from_secs(15);
 /// Where the broker is and who connects: the variables and files of the `nats` command.
 #[derive(Debug, Clone, Args)]
 pub struct ConnectArgs {
-    /// Address of the broker; several, separated by commas, for a cluster
+    /// Address of the broker, as `nats://host:port` or with `user:password@` or `token@` before the host; several,
+    /// separated by commas, for a cluster, where the first that names a user counts
     #[arg(
         long,
         env = "NATS_URL",
@@ -70,6 +77,10 @@ pub struct ConnectArgs {
         value_name = "FILE"
     )]
     pub tlskey: Option<PathBuf>,
+
+    /// Most messages that wait for one subscriber; what comes beyond them is dropped. No setting.
+    #[arg(skip)]
+    subscription_capacity: Option<usize>,
 }
 
 impl ConnectArgs {
@@ -83,6 +94,16 @@ impl ConnectArgs {
             tlsca: None,
             tlscert: None,
             tlskey: None,
+            subscription_capacity: None,
+        }
+    }
+
+    /// The same with at most so many messages that wait for one subscriber; what comes beyond them is dropped.
+    #[must_use]
+    pub fn with_subscription_capacity(self, n_messages: usize) -> Self {
+        Self {
+            subscription_capacity: Some(n_messages),
+            ..self
         }
     }
 
@@ -101,12 +122,28 @@ impl ConnectArgs {
             .join(",")
     }
 
+    /// The user and the password of the first address that has them, or the token in the user's place.
+    fn login(&self) -> Option<(String, Option<String>)> {
+        let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+        // One that cannot be parsed is reported by whoever connects.
+        let addresses = self.server.split(',');
+        let mut parsed = addresses.filter_map(|address| address.parse::<ServerAddr>().ok());
+        parsed.find_map(|address| {
+            let user = decode(address.username()?);
+            Some((user, address.password().map(decode)))
+        })
+    }
+
     async fn options(&self) -> Result<ConnectOptions, ConnectError> {
         let unreadable = |path: &PathBuf| {
             let path = path.clone();
             move |source| ConnectError::File { path, source }
         };
-        let mut options = ConnectOptions::new();
+        let mut options = match self.login() {
+            Some((user, Some(password))) => ConnectOptions::with_user_and_password(user, password),
+            Some((token, None)) => ConnectOptions::with_token(token),
+            None => ConnectOptions::new(),
+        };
         if let Some(path) = &self.creds {
             options = options
                 .credentials_file(path)
@@ -130,6 +167,9 @@ impl ConnectArgs {
         if let (Some(certificate), Some(key)) = (&self.tlscert, &self.tlskey) {
             options = options.add_client_certificate(certificate.clone(), key.clone());
         }
+        if let Some(n_messages) = self.subscription_capacity {
+            options = options.subscription_capacity(n_messages);
+        }
         Ok(options)
     }
 }
@@ -145,7 +185,17 @@ pub enum ConnectError {
         /// Why not.
         source: io::Error,
     },
-    /// Nobody answers, or the credentials are refused.
+    /// The credentials are refused.
+    #[error(
+        "the broker at {server} refuses this user: {source}; check --creds, --nkey, or the user and password in the address"
+    )]
+    Refused {
+        /// The address tried.
+        server: String,
+        /// Why not.
+        source: async_nats::ConnectError,
+    },
+    /// Nobody answers.
     #[error("no broker at {server}: {source}; start one there, or set --server or NATS_URL")]
     Unreachable {
         /// The address tried.
@@ -188,21 +238,36 @@ impl Broker {
     /// again: callers that want to wait decide how long.
     pub async fn connect(args: &ConnectArgs, name: &str) -> Result<Self, ConnectError> {
         let (sender, link) = watch::channel(Link::default());
+        let observer = Observer {
+            link: sender,
+            connection: name.to_owned(),
+            n_dropped: AtomicU64::new(0),
+        };
         let options = args
             .options()
             .await?
             .name(name)
             .ping_interval(PING_INTERVAL)
             .event_callback(move |event| {
-                note(&sender, &event);
+                observer.note(&event);
                 future::ready(())
             });
         let server = args.display_server();
         let addresses: Vec<&str> = args.server.split(',').collect();
         let connected = options.connect(addresses).await;
-        let client = connected.map_err(|source| ConnectError::Unreachable {
-            server: server.clone(),
-            source,
+        let client = connected.map_err(|source| {
+            let server = server.clone();
+            match source.kind() {
+                ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
+                    ConnectError::Refused { server, source }
+                }
+                ConnectErrorKind::ServerParse
+                | ConnectErrorKind::Dns
+                | ConnectErrorKind::TimedOut
+                | ConnectErrorKind::Tls
+                | ConnectErrorKind::Io
+                | ConnectErrorKind::MaxReconnects => ConnectError::Unreachable { server, source },
+            }
         })?;
         let (major, minor, patch) = OLDEST_SERVER;
         if !client.is_server_compatible(major, minor, patch) {
@@ -232,7 +297,9 @@ impl Broker {
             let error = match connecting.await {
                 None => return Ok(None),
                 Some(Ok(broker)) => return Ok(Some(broker)),
-                Some(Err(error @ ConnectError::Unreachable { .. })) => error,
+                Some(Err(
+                    error @ (ConnectError::Unreachable { .. } | ConnectError::Refused { .. }),
+                )) => error,
                 Some(Err(error @ (ConnectError::File { .. } | ConnectError::TooOld { .. }))) => {
                     return Err(error);
                 }
@@ -283,22 +350,45 @@ impl Broker {
     }
 }
 
-fn note(link: &watch::Sender<Link>, event: &Event) {
-    match event {
-        Event::Connected => {
-            link.send_modify(|link| link.connects += 1);
-            tracing::debug!("connected to the broker");
-        }
-        Event::Closed => {
-            link.send_modify(|link| link.closed = true);
-        }
-        Event::Disconnected => tracing::warn!("lost the broker; reconnecting"),
-        Event::LameDuckMode => {
-            tracing::info!("the broker is about to stop; reconnecting elsewhere")
-        }
-        Event::Draining => tracing::debug!("closing the connection to the broker"),
-        Event::SlowConsumer(_) | Event::ServerError(_) | Event::ClientError(_) => {
-            tracing::warn!(%event, "the broker connection reports a problem");
+/// Takes in what happens to a connection.
+struct Observer {
+    link: watch::Sender<Link>,
+    /// The connection's name.
+    connection: String,
+    /// Messages that were dropped because nobody took them in time.
+    n_dropped: AtomicU64,
+}
+
+impl Observer {
+    fn note(&self, event: &Event) {
+        let connection = &self.connection;
+        match event {
+            Event::Connected => {
+                self.link.send_modify(|link| link.connects += 1);
+                tracing::debug!(connection, "connected to the broker");
+            }
+            Event::Closed => {
+                self.link.send_modify(|link| link.closed = true);
+            }
+            Event::Disconnected => tracing::warn!(connection, "lost the broker; reconnecting"),
+            Event::LameDuckMode => {
+                tracing::info!("the broker is about to stop; reconnecting elsewhere")
+            }
+            Event::Draining => tracing::debug!("closing the connection to the broker"),
+            Event::SlowConsumer(_) => {
+                let n_dropped = self.n_dropped.fetch_add(1, Ordering::Relaxed) + 1;
+                // Each of a flood would be a flood of lines.
+                if n_dropped.is_power_of_two() {
+                    tracing::warn!(
+                        connection,
+                        n_dropped,
+                        "messages come faster than they are taken; dropping some"
+                    );
+                }
+            }
+            Event::ServerError(_) | Event::ClientError(_) => {
+                tracing::warn!(connection, %event, "the broker connection reports a problem");
+            }
         }
     }
 }
@@ -319,6 +409,27 @@ mod tests {
         ];
         for (server, shown) in cases {
             assert_eq!(ConnectArgs::plain(server).display_server(), shown);
+        }
+    }
+
+    #[test]
+    fn the_first_address_with_a_user_says_who_connects() {
+        let cases = [
+            ("nats://host:1", None),
+            ("host", None),
+            ("nats://me:secret@host:1", Some(("me", Some("secret")))),
+            (
+                "nats://a,tls://you:p%40s%2Fs@b",
+                Some(("you", Some("p@s/s"))),
+            ),
+            ("you:p@ss@host:2", Some(("you", Some("p@ss")))),
+            ("nats://token@host", Some(("token", None))),
+        ];
+        for (server, expected) in cases {
+            let login = ConnectArgs::plain(server).login();
+            let login = login.as_ref();
+            let login = login.map(|(user, password)| (user.as_str(), password.as_deref()));
+            assert_eq!(login, expected, "{server}");
         }
     }
 }

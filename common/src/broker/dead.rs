@@ -155,11 +155,8 @@ impl Broker {
         };
         let consumer = stream.create_consumer(config).await;
         let mut consumer = consumer.map_err(|error| broken(&error))?;
-        let mut left = consumer
-            .info()
-            .await
-            .map_err(|error| broken(&error))?
-            .num_pending;
+        let info = consumer.info().await.map_err(|error| broken(&error))?;
+        let (mut left, mut reader) = (info.num_pending, info.name.clone());
         let mut messages = consumer.messages().await.map_err(|error| broken(&error))?;
         let mut letters = Vec::new();
         let now = OffsetDateTime::now_utc();
@@ -169,19 +166,26 @@ impl Broker {
             let Some(message) = next.transpose().map_err(|error| broken(&error))? else {
                 break;
             };
-            left = message.info().map_err(|error| broken(&error))?.pending;
+            let info = message.info().map_err(|error| broken(&error))?;
+            left = info.pending;
+            info.consumer.clone_into(&mut reader);
             let letter = letter(&message).filter(|letter| filter.is_of_age(letter, now));
             letters.extend(letter);
+        }
+        drop(messages);
+        // The broker would keep it for some minutes.
+        if let Err(error) = stream.delete_consumer(&reader).await {
+            tracing::debug!(%error, "the reader of dead letters goes by itself");
         }
         Ok(letters)
     }
 
-    /// Submits the job of a dead letter again, as `job`, and then drops the letter. A letter that could not be dropped
-    /// stays, with the new job in the queue.
+    /// Submits the job of a dead letter again and gives its new id, which a letter always leads to: done twice, or by
+    /// two people, there is one new job. The letter stays.
     ///
     /// # Errors
     /// [`DeadError`] says at which step it ended.
-    pub async fn requeue(&self, letter: &DeadLetter, job: JobId) -> Result<(), DeadError> {
+    pub async fn requeue(&self, letter: &DeadLetter) -> Result<JobId, DeadError> {
         let message = self.dead_payload(letter).await?;
         let mut headers = HeaderMap::new();
         for (name, values) in message.headers.iter() {
@@ -191,30 +195,27 @@ impl Broker {
             }
         }
         headers.insert(header::REQUEUE_OF, letter.job.job.as_str());
+        let job = letter.requeued_job();
         let address = JobSubject {
-            job,
+            job: job.clone(),
             ..letter.job.clone()
         };
         let message = Message {
             headers,
             payload: message.payload,
         };
-        // A new id is nobody else's: one that exists is ours from an earlier try.
+        // One that exists is of this letter too, from an earlier try.
         let (First::Stored | First::Exists) =
             self.publish_first(address.to_string(), message).await?;
-        self.drop_dead_letter(letter).await
+        Ok(job)
     }
 
-    /// Drops a dead letter.
+    /// Drops a dead letter, if nobody else did.
     ///
     /// # Errors
     /// [`DeadError::Streams`] when the broker refuses.
     pub async fn drop_dead_letter(&self, letter: &DeadLetter) -> Result<(), DeadError> {
-        let stream = self.dead_stream().await?;
-        match stream.delete_message(letter.sequence).await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(failed(DEAD_STREAM, &error).into()),
-        }
+        Ok(self.delete_message(DEAD_STREAM, letter.sequence).await?)
     }
 
     /// The job's payload, with all headers of the letter.
@@ -253,6 +254,20 @@ pub enum DeadError {
     /// Somebody else was faster.
     #[error("the dead letter of job {0} is gone")]
     Gone(JobId),
+}
+
+impl DeadLetter {
+    /// The id under which its job is submitted again.
+    fn requeued_job(&self) -> JobId {
+        let Self {
+            job,
+            sequence,
+            written_at,
+            ..
+        } = self;
+        let written_at_ns = written_at.unix_timestamp_nanos();
+        JobId::derived(&format!("{job} {sequence} {written_at_ns}"))
+    }
 }
 
 impl DeadFilter {

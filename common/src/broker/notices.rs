@@ -8,6 +8,7 @@ use async_nats::jetstream::{
 };
 use futures_util::TryStreamExt;
 use serde::Deserialize;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::time::timeout;
 
 use super::{
@@ -42,14 +43,15 @@ pub struct Notice {
 }
 
 /// A job that the broker will not hand out again.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LastDelivery {
+    /// When the broker gave up on it.
+    pub given_up_at: OffsetDateTime,
     /// Its stream.
     pub stream: String,
     /// Who handed it out.
     pub consumer: String,
     /// Its place in the stream.
-    #[serde(rename = "stream_seq")]
     pub sequence: u64,
     /// How often it was handed out.
     pub deliveries: u32,
@@ -129,11 +131,21 @@ fn last_delivery(payload: &[u8]) -> Option<LastDelivery> {
     struct Advisory {
         #[serde(rename = "type")]
         kind: String,
-        #[serde(flatten)]
-        last: LastDelivery,
+        timestamp: String,
+        stream: String,
+        consumer: String,
+        stream_seq: u64,
+        deliveries: u32,
     }
     let advisory: Advisory = serde_json::from_slice(payload).ok()?;
-    (advisory.kind == MAX_DELIVER).then_some(advisory.last)
+    let given_up_at = OffsetDateTime::parse(&advisory.timestamp, &Rfc3339).ok()?;
+    (advisory.kind == MAX_DELIVER).then_some(LastDelivery {
+        given_up_at,
+        stream: advisory.stream,
+        consumer: advisory.consumer,
+        sequence: advisory.stream_seq,
+        deliveries: advisory.deliveries,
+    })
 }
 
 #[cfg(test)]
@@ -145,14 +157,17 @@ mod tests {
         let notice = r#"{"type":"io.nats.jetstream.advisory.v1.max_deliver","id":"x","timestamp":"2026-11-01T10:00:00Z",
             "stream":"JOBS-lab","consumer":"normal-mock","stream_seq":7,"deliveries":10}"#;
         let expected = LastDelivery {
+            given_up_at: OffsetDateTime::from_unix_timestamp(1_793_527_200).expect("a moment"),
             stream: "JOBS-lab".to_owned(),
             consumer: "normal-mock".to_owned(),
             sequence: 7,
             deliveries: 10,
         };
         assert_eq!(last_delivery(notice.as_bytes()), Some(expected));
-        let other = notice.replace("max_deliver", "terminated");
-        assert_eq!(last_delivery(other.as_bytes()), None);
+        for (from, to) in [("max_deliver", "terminated"), ("2026-11-01T", "yesterday ")] {
+            let other = notice.replace(from, to);
+            assert_eq!(last_delivery(other.as_bytes()), None, "{to}");
+        }
         assert_eq!(last_delivery(b"?"), None);
     }
 }

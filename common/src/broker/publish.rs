@@ -93,6 +93,22 @@ pub struct Answered {
 }
 
 impl Answered {
+    /// Reads a stored result, on a thread of its own: a large one takes longer than an async thread may.
+    pub(super) async fn read(job: &JobId, stored: Message) -> Result<Self, FetchError> {
+        let read = move || wire::read_result(stored.content_type(), &stored.payload);
+        let read = tokio::task::spawn_blocking(read).await;
+        let read = read.map_err(|error| FetchError::Unavailable(error.to_string()))?;
+        let unreadable = |error: &wire::ReadError| {
+            tracing::warn!(job.id = %job, %error, "the stored result cannot be read");
+        };
+        Ok(Self {
+            outcome: read
+                .inspect_err(unreadable)
+                .ok()
+                .map(|result| result.outcome),
+        })
+    }
+
     /// The error that the fleet gave up with: a dead letter belongs to it.
     #[must_use]
     pub fn given_up(&self) -> Option<&JobError> {
@@ -170,7 +186,8 @@ impl Broker {
             .await
     }
 
-    /// What the job's stored result says, if it has one.
+    /// What the job's stored result says, if a replica has one: one that was just stored may be missing. See
+    /// [`Broker::find_leaders_answer`].
     ///
     /// # Errors
     /// [`FetchError`] when the broker cannot be asked.
@@ -179,21 +196,10 @@ impl Broker {
         tenant: &Tenant,
         job: &JobId,
     ) -> Result<Option<Answered>, FetchError> {
-        let Some(stored) = self.stored_result(tenant, job).await? else {
-            return Ok(None);
-        };
-        let read = move || wire::read_result(stored.content_type(), &stored.payload);
-        // A large one takes longer to read than an async thread may.
-        let read = tokio::task::spawn_blocking(read).await;
-        let read = read.map_err(|error| FetchError::Unavailable(error.to_string()))?;
-        let outcome = match read {
-            Ok(result) => Some(result.outcome),
-            Err(error) => {
-                tracing::warn!(job.id = %job, %error, "the stored result cannot be read");
-                None
-            }
-        };
-        Ok(Some(Answered { outcome }))
+        match self.stored_result(tenant, job).await? {
+            Some(stored) => Ok(Some(Answered::read(job, stored).await?)),
+            None => Ok(None),
+        }
     }
 
     /// The stored result of a job, or `None` while there is none (or no longer).

@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::Info;
+use async_nats::jetstream::{
+    consumer::Info,
+    stream::{self, RetentionPolicy},
+};
 use futures_util::TryStreamExt;
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 
 use super::{
     connect::Broker,
@@ -27,6 +31,8 @@ pub struct Queue {
     pub messages: u64,
     /// Who hands them out, by model.
     pub consumers: Vec<QueueConsumer>,
+    /// What bears a name of ours and is not of our shape: the stream itself, or some of its consumers.
+    pub foreign: Vec<String>,
 }
 
 /// What the consumer of one model has handed out and has left.
@@ -36,6 +42,8 @@ pub struct QueueConsumer {
     pub name: String,
     /// The model.
     pub model: ModelName,
+    /// When it was made: an older one of this name is another.
+    pub created_at: OffsetDateTime,
     /// How long a delivery may stay silent.
     pub ack_wait: Duration,
     /// How often the broker hands a job out.
@@ -72,18 +80,25 @@ impl Queue {
     /// them yet.
     #[must_use]
     pub fn orphans(&self) -> u64 {
-        let known = |consumer: &QueueConsumer| {
-            consumer.pending + consumer.progress.in_flight.try_into().unwrap_or(0)
-        };
-        let known: u64 = self.consumers.iter().map(known).sum();
+        let known: u64 = self.consumers.iter().map(QueueConsumer::known).sum();
         // The stream and its consumers are not asked at the same moment.
         self.messages.saturating_sub(known)
     }
 }
 
 impl QueueConsumer {
-    fn from_info(info: Info) -> Option<Self> {
+    /// Jobs that it has handed out and waits for, or will hand out.
+    #[must_use]
+    pub fn known(&self) -> u64 {
+        self.pending + u64::try_from(self.progress.in_flight).unwrap_or(0)
+    }
+
+    /// Reads what the broker tells. `None` for a consumer that is not a model's of this tenant.
+    fn from_info(tenant: &Tenant, info: Info) -> Option<Self> {
         let model = subject::model_of_consumer(&info.name)?;
+        if info.config.filter_subject != subject::jobs_of(tenant, &model) {
+            return None;
+        }
         // The broker does not move the floor past a job that it gave up on until nothing is in flight.
         let settled_to = match info.num_ack_pending {
             0 => info.delivered.stream_sequence,
@@ -92,6 +107,7 @@ impl QueueConsumer {
         Some(Self {
             name: info.name,
             model,
+            created_at: info.created,
             ack_wait: info.config.ack_wait,
             max_deliver: u32::try_from(info.config.max_deliver).unwrap_or(u32::MAX),
             // The broker takes a negative number for no limit.
@@ -108,6 +124,12 @@ impl QueueConsumer {
             },
         })
     }
+}
+
+/// Whether a stream can be a tenant's queue. Further subjects do not matter: what they bring is nobody's job.
+fn is_queue_of(tenant: &Tenant, config: &stream::Config) -> bool {
+    let is_models = |subject: &String| subject::model_of_jobs(tenant, subject).is_some();
+    config.retention == RetentionPolicy::WorkQueue && config.subjects.iter().any(is_models)
 }
 
 #[derive(Serialize)]
@@ -147,21 +169,33 @@ impl Broker {
         let Some(stream) = find_stream(self, &name).await? else {
             return Ok(None);
         };
-        let infos: Result<Vec<Info>, _> = stream.consumers().try_collect().await;
-        let infos = infos.map_err(|error| failed(&name, &error))?;
-        let mut consumers: Vec<QueueConsumer> = infos
-            .into_iter()
-            .filter_map(QueueConsumer::from_info)
-            .collect();
-        consumers.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(Some(Queue {
+        let info = stream.cached_info();
+        let mut queue = Queue {
             stream: name,
-            messages: stream.cached_info().state.messages,
-            consumers,
-        }))
+            messages: info.state.messages,
+            consumers: Vec::new(),
+            foreign: Vec::new(),
+        };
+        if !is_queue_of(tenant, &info.config) {
+            queue.foreign.push(queue.stream.clone());
+            return Ok(Some(queue));
+        }
+        let infos: Result<Vec<Info>, _> = stream.consumers().try_collect().await;
+        for info in infos.map_err(|error| failed(&queue.stream, &error))? {
+            let has_our_name = subject::model_of_consumer(&info.name).is_some();
+            let what = format!("{} {}", queue.stream, info.name);
+            match QueueConsumer::from_info(tenant, info) {
+                Some(consumer) => queue.consumers.push(consumer),
+                None if has_our_name => queue.foreign.push(what),
+                // Such as the broker's own, for a stream that copies this one.
+                None => {}
+            }
+        }
+        queue.consumers.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(Some(queue))
     }
 
-    /// The consumer of one model, or `None` where there is none.
+    /// The consumer of one model, or `None` where there is none of our shape.
     ///
     /// # Errors
     /// [`StreamsError`] when the broker cannot be asked.
@@ -172,7 +206,7 @@ impl Broker {
     ) -> Result<Option<QueueConsumer>, StreamsError> {
         let stream = subject::jobs_stream(tenant);
         let info = find_consumer(self, &stream, &subject::consumer(model)).await?;
-        Ok(info.and_then(QueueConsumer::from_info))
+        Ok(info.and_then(|info| QueueConsumer::from_info(tenant, info)))
     }
 
     /// How many jobs of a model are in the queue, whatever state they are in. Costs the broker a look at each.
@@ -207,6 +241,10 @@ impl Broker {
             return Ok(0);
         };
         let info = stream.cached_info();
+        // Somebody else's stream of such a name is theirs.
+        if info.config.subjects != [subject::results_all(tenant)] {
+            return Ok(0);
+        }
         let key = subject::RESULTS_MAX_MESSAGES_KEY;
         let set = info.config.metadata.get(key);
         let keep = set

@@ -160,8 +160,10 @@ pub(super) fn apply_janitor(config: &mut consumer::Config) {
     config.ack_policy = AckPolicy::Explicit;
     config.deliver_policy = DeliverPolicy::All;
     config.ack_wait = limits::ADVISORIES_ACK_WAIT;
-    // A notice is handed out until the job is ended.
-    config.max_deliver = -1;
+    // One that breaks the connection of whoever gets it must not do so for as long as it is kept.
+    config.max_deliver = limits::ADVISORIES_DELIVERIES;
+    // Those that cannot be settled yet, such as all of a tenant without room for results, must not keep back others.
+    config.max_ack_pending = -1;
     config.backoff = Vec::new();
     config.headers_only = false;
     config.inactive_threshold = Duration::ZERO;

@@ -4,8 +4,7 @@
 //! nobody can pull such a job. Read as JSON, as here, it is harmless: what is no header is left out.
 
 use async_nats::{
-    HeaderMap,
-    header::{HeaderName, HeaderValue},
+    HeaderMap, HeaderName, HeaderValue,
     jetstream::{ErrorCode, context::RequestErrorKind, response::Response},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -15,7 +14,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
     connect::Broker,
-    publish::header_text,
+    publish::{Answered, FetchError, Message, header_text},
     streams::{StreamsError, failed},
 };
 use crate::subject::{self, JobId, Tenant};
@@ -43,11 +42,14 @@ impl StoredMessage {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct GetRequest<'a> {
-    seq: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seq: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next_by_subj: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_by_subj: Option<&'a str>,
 }
 
 #[derive(Deserialize)]
@@ -87,8 +89,8 @@ impl Broker {
         sequence: u64,
     ) -> Result<Option<StoredMessage>, StreamsError> {
         let request = GetRequest {
-            seq: sequence,
-            next_by_subj: None,
+            seq: Some(sequence),
+            ..GetRequest::default()
         };
         self.read_message(stream, &request).await
     }
@@ -104,10 +106,56 @@ impl Broker {
         from_sequence: u64,
     ) -> Result<Option<StoredMessage>, StreamsError> {
         let request = GetRequest {
-            seq: from_sequence,
+            seq: Some(from_sequence),
             next_by_subj: Some(filter),
+            ..GetRequest::default()
         };
         self.read_message(stream, &request).await
+    }
+
+    /// The message on this subject as the stream's leader has it. Other replicas, which a direct get may ask, can lack
+    /// what has been acknowledged.
+    ///
+    /// # Errors
+    /// [`StreamsError`] when the broker cannot be asked.
+    pub async fn leaders_message(
+        &self,
+        stream: &str,
+        subject: &str,
+    ) -> Result<Option<StoredMessage>, StreamsError> {
+        let request = GetRequest {
+            last_by_subj: Some(subject),
+            ..GetRequest::default()
+        };
+        self.read_message(stream, &request).await
+    }
+
+    /// What the job's stored result says, as the stream's leader has it: `None` means that none has been acknowledged.
+    /// Costs more than [`Broker::find_answer`], and all of it the leader.
+    ///
+    /// # Errors
+    /// [`FetchError`] when the broker cannot be asked.
+    pub async fn find_leaders_answer(
+        &self,
+        tenant: &Tenant,
+        job: &JobId,
+    ) -> Result<Option<Answered>, FetchError> {
+        let stream = subject::results_stream(tenant);
+        let request = GetRequest {
+            last_by_subj: Some(&subject::result(tenant, job)),
+            ..GetRequest::default()
+        };
+        match self.get_message(&stream, &request).await {
+            Ok(StoredMessage {
+                headers, payload, ..
+            }) => {
+                let stored = Message { headers, payload };
+                Ok(Some(Answered::read(job, stored).await?))
+            }
+            Err(Refusal::Code(ErrorCode::NO_MESSAGE_FOUND, _)) => Ok(None),
+            Err(Refusal::Code(ErrorCode::STREAM_NOT_FOUND, _)) => Err(FetchError::NoStream(stream)),
+            Err(refusal) => Err(FetchError::Unavailable(refusal.about(&stream).to_string())),
+        }
     }
 
     /// A queued or running job of this name, whatever its model; `None` also where the tenant is not set up.
@@ -164,18 +212,24 @@ impl Broker {
         stream: &str,
         request: &GetRequest<'_>,
     ) -> Result<Option<StoredMessage>, StreamsError> {
-        let reply: Result<GetReply, _> = self.ask(subject::message_get(stream), request).await;
-        match reply {
-            Ok(reply) => match reply.message.read() {
-                Ok(message) => Ok(Some(message)),
-                Err(error) => Err(failed(stream, &error)),
-            },
+        match self.get_message(stream, request).await {
+            Ok(message) => Ok(Some(message)),
             Err(Refusal::Code(
                 ErrorCode::NO_MESSAGE_FOUND | ErrorCode::STREAM_NOT_FOUND,
                 _description,
             )) => Ok(None),
             Err(refusal) => Err(refusal.about(stream)),
         }
+    }
+
+    /// A message as the stream's leader has it.
+    async fn get_message(
+        &self,
+        stream: &str,
+        request: &GetRequest<'_>,
+    ) -> Result<StoredMessage, Refusal> {
+        let reply: GetReply = self.ask(subject::message_get(stream), request).await?;
+        reply.message.read().map_err(Refusal::Unavailable)
     }
 
     /// Sends a request of the broker's own interface.

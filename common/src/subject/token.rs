@@ -2,6 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
+use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -92,6 +93,15 @@ impl JobId {
     #[must_use]
     pub fn random() -> Self {
         Self(Uuid::now_v7().to_string())
+    }
+
+    /// Makes the id that this text always leads to, and no other text: a UUID of version 8, cut from its SHA-256.
+    pub(crate) fn derived(from: &str) -> Self {
+        let digest: [u8; 32] = Sha256::digest(from).into();
+        let (bytes, _) = digest
+            .split_first_chunk()
+            .expect("32 bytes are more than 16");
+        Self(Uuid::new_v8(*bytes).to_string())
     }
 
     /// Accepts what the broker accepts as the last token of a subject, up to [`FOREIGN_ID_BYTES`].

@@ -224,13 +224,21 @@ async fn a_steward_says_what_is_missing_or_has_drifted() {
     let stream = stream.expect("there");
     let mut config = stream.consumer_info("janitor").await.expect("there").config;
     config.ack_wait = Duration::from_secs(1);
+    config.max_ack_pending = 1000;
+    config.max_deliver = -1;
     let config = pull::Config::try_from_consumer_config(config).expect("a pull consumer");
     stream
         .update_consumer(config)
         .await
         .expect("anybody may break it");
-    let drifted = "ADVISORIES janitor has drifted (ack_wait 1s -> 30s); run: segfleet setup";
+    let drifted = "ADVISORIES janitor has drifted \
+        (ack_wait 1s -> 30s, max_ack_pending 1000 -> -1, max_deliver -1 -> 1000); run: segfleet setup";
     assert_eq!(problem().await.as_deref(), Some(drifted));
+    operator
+        .set_up(&["mock"], Settings::default())
+        .await
+        .expect("mended");
+    assert_eq!(problem().await, None);
     stream
         .delete_consumer("janitor")
         .await

@@ -18,15 +18,21 @@ pub(super) async fn run(broker: &Broker, command: &DeadCommand) -> Result<Exit, 
         DeadCommand::Ls(filter) => {
             let letters = broker.dead_letters(&filter.to_filter(None)).await?;
             say(&output::dead(&letters));
+            let tenant = &filter.tenant.tenant;
+            if letters.is_empty() && broker.models(tenant).await?.is_none() {
+                remark(&format!(
+                    "tenant {tenant} is not set up; run: segfleet setup --tenant {tenant}"
+                ));
+                return Ok(Exit::Broker);
+            }
             Ok(Exit::Ok)
         }
         DeadCommand::Show(args) => show(broker, args).await,
         DeadCommand::Requeue(args) => {
             each(broker, args, async |letter| {
-                let job = JobId::random();
-                broker.requeue(letter, job.clone()).await?;
+                let job = broker.requeue(letter).await?;
                 say(&format!("{} -> {job}", letter.job.job));
-                Ok(())
+                broker.drop_dead_letter(letter).await
             })
             .await
         }
@@ -84,7 +90,11 @@ async fn each(
     for letter in &letters {
         if let Err(error) = what(letter).await {
             remark(&format!("{}: {error}", letter.job.job));
-            exit = Exit::NotOk;
+            exit = match error {
+                DeadError::Gone(_) if exit == Exit::Ok => Exit::NotOk,
+                DeadError::Gone(_) => exit,
+                DeadError::Streams(_) | DeadError::Publish(_) => Exit::Broker,
+            };
         }
     }
     Ok(exit)

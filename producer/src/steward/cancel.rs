@@ -1,10 +1,11 @@
 //! The cancel service: a queued or running job gets the result `cancelled`, if it has none yet.
 //!
 //! The result comes first: what is not stored is not claimed. Then the job leaves the queue, and workers are told; both
-//! only save work, since a worker that goes on finds the job answered.
+//! only save work, since a worker that goes on finds the job answered. A second request does again what the first may
+//! not have come to.
 
 use segfleet_common::{
-    broker::{First, StoredMessage},
+    broker::{Answered, FetchError, First, StoredMessage},
     result::Outcome,
     subject::{self, JobId, JobSubject, Tenant},
     wire::{CancelAnswer, CancelStatus},
@@ -36,16 +37,18 @@ impl Steward {
             .parse()
             .map_err(|error: subject::JobSubjectError| Refusal::Bad(error.to_string()))?;
         let stored = self.answer(&job, message, Outcome::Cancelled, None).await;
-        match stored.map_err(|error| Refusal::TryAgain(error.to_string()))? {
-            First::Stored => {
-                self.take_off(&job.tenant, &job.job).await;
-                Ok(CancelStatus::Cancelled)
-            }
+        let status = match stored.map_err(|error| Refusal::TryAgain(error.to_string()))? {
+            First::Stored => CancelStatus::Cancelled,
             First::Exists => {
                 let status = self.stored_status(&job.tenant, &job.job).await?;
-                status.ok_or_else(|| Refusal::TryAgain("its result cannot be found yet".to_owned()))
+                let missing = || Refusal::TryAgain("its result cannot be found yet".to_owned());
+                status.ok_or_else(missing)?
             }
+        };
+        if status == CancelStatus::Cancelled {
+            self.take_off(&job.tenant, &job.job).await;
         }
+        Ok(status)
     }
 
     /// Takes a cancelled job off the queue and tells whoever works on it.
@@ -65,14 +68,13 @@ impl Steward {
         tenant: &Tenant,
         job: &JobId,
     ) -> Result<Option<CancelStatus>, Refusal> {
-        match self.broker.find_answer(tenant, job).await {
+        match self.broker.find_leaders_answer(tenant, job).await {
             Ok(answered) => {
-                let outcome = |answered: &segfleet_common::broker::Answered| {
-                    CancelStatus::of_result(answered.outcome.as_ref())
-                };
-                Ok(answered.as_ref().map(outcome))
+                let status =
+                    |answered: Answered| CancelStatus::of_result(answered.outcome.as_ref());
+                Ok(answered.map(status))
             }
-            Err(segfleet_common::broker::FetchError::NoStream(_)) => {
+            Err(FetchError::NoStream(_)) => {
                 Err(Refusal::NotFound(format!("tenant {tenant} is not set up")))
             }
             Err(error) => Err(Refusal::TryAgain(error.to_string())),

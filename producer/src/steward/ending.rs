@@ -7,7 +7,7 @@ use segfleet_common::{
     broker::{FetchError, First, GivenUp, PublishError, StoredMessage, StreamsError},
     limits::FUSE_DELIVERIES,
     result::{JobError, JobResult, Outcome, Timings},
-    subject::{JobSubject, header},
+    subject::{DEAD_STREAM, JobSubject, header},
     trace::trace_id,
     wire::{self, JobMessage, ResultFormat},
 };
@@ -24,13 +24,31 @@ pub(super) enum EndError {
     Publish(#[from] PublishError),
     #[error(transparent)]
     Fetch(#[from] FetchError),
-    /// A replica may not have it yet.
+    /// Somebody else is about to store it.
     #[error("the job has a result that cannot be found yet")]
     AnswerNotFound,
+    /// Somebody else is about to store it.
+    #[error("the job has a dead letter that cannot be found yet")]
+    LetterNotFound,
+}
+
+impl EndError {
+    /// What is the same where one cause has many jobs not ended; the error itself may name one of them.
+    pub(super) fn cause(&self) -> &'static str {
+        match self {
+            Self::Streams(_) => "streams",
+            Self::Publish(PublishError::Full(_)) => "full",
+            Self::Publish(PublishError::NoStream(_)) => "no stream",
+            Self::Publish(PublishError::TooLarge { .. }) => "too large",
+            Self::Publish(PublishError::Unavailable(_)) => "not taken",
+            Self::Fetch(_) => "not read",
+            Self::AnswerNotFound | Self::LetterNotFound => "not found",
+        }
+    }
 }
 
 impl Steward {
-    /// Ends the job in this message of a job stream, after `deliveries` of which none came to an end.
+    /// Ends the job in this message of a model's jobs, after `deliveries` of which none came to an end.
     pub(super) async fn end(
         &self,
         stream: &str,
@@ -46,7 +64,7 @@ impl Steward {
             );
             return Ok(broker.delete_message(stream, message.sequence).await?);
         };
-        let given_up = match broker.find_answer(&job.tenant, &job.job).await? {
+        let given_up = match broker.find_leaders_answer(&job.tenant, &job.job).await? {
             Some(answered) => answered.given_up().cloned(),
             None => self.give_up(&job, message, deliveries).await?,
         };
@@ -73,8 +91,8 @@ impl Steward {
         match self.answer(job, message, outcome, Some(deliveries)).await? {
             First::Stored => Ok(Some(error)),
             First::Exists => {
-                let answered = self.broker.find_answer(&job.tenant, &job.job).await?;
-                let answered = answered.ok_or(EndError::AnswerNotFound)?;
+                let found = self.broker.find_leaders_answer(&job.tenant, &job.job);
+                let answered = found.await?.ok_or(EndError::AnswerNotFound)?;
                 Ok(answered.given_up().cloned())
             }
         }
@@ -110,7 +128,8 @@ impl Steward {
         self.broker.store_result(&result, format).await
     }
 
-    /// Writes the dead letter, if need be without some of the job's own headers. One that exists is from an earlier try.
+    /// Writes the dead letter, if need be without some of the job's own headers. One that exists is from an earlier try
+    /// or somebody else's.
     async fn bury(
         &self,
         job: &JobSubject,
@@ -130,7 +149,13 @@ impl Steward {
         for letter in given_up.letters() {
             let n_headers = letter.headers.len();
             match self.broker.publish_first(given_up.subject(), letter).await {
-                Ok(First::Stored | First::Exists) => return Ok(()),
+                Ok(First::Stored) => return Ok(()),
+                // On three replicas that may be another's that is not stored yet, and may never be.
+                Ok(First::Exists) => {
+                    let subject = given_up.subject();
+                    let found = self.broker.leaders_message(DEAD_STREAM, &subject).await?;
+                    return found.map(drop).ok_or(EndError::LetterNotFound);
+                }
                 Err(error @ PublishError::TooLarge { .. }) => {
                     tracing::warn!(job.id = %job.job, n_headers, %error, "a dead letter is too large");
                 }

@@ -6,9 +6,9 @@
 use std::{sync::Arc, time::Duration};
 
 use async_nats::service::{Request, Service, ServiceExt, endpoint::Endpoint, error};
-use futures_util::StreamExt;
+use futures_util::{FutureExt as _, StreamExt};
 use segfleet_common::{
-    broker::{Broker, ConnectArgs},
+    broker::Broker,
     retry::Backoff,
     subject::{CANCELS_ALL, INFOS_ALL},
 };
@@ -55,24 +55,11 @@ struct Listening {
     infos: Endpoint,
 }
 
-/// Answers requests until `shutdown`, over a connection of its own.
+/// Answers requests until `shutdown`, over a connection for them alone.
 ///
 /// A request whose headers cannot be parsed breaks the connection that it comes on; the other parts of the steward
 /// shall not suffer from what any client may send.
-pub(super) async fn serve(
-    steward: Arc<Steward>,
-    connect: ConnectArgs,
-    shutdown: CancellationToken,
-) {
-    let name = &steward.config.name;
-    let broker = match Broker::connect_until(&connect, name, &shutdown).await {
-        Ok(Some(broker)) => broker,
-        Ok(None) => return,
-        Err(error) => {
-            tracing::error!("cannot listen for requests: {error}");
-            return;
-        }
-    };
+pub(super) async fn serve(steward: Arc<Steward>, broker: Broker, shutdown: CancellationToken) {
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
     while let Err(error) = listen(&steward, &broker, &shutdown).await {
         let delay = backoff.next_delay();
@@ -96,6 +83,8 @@ async fn listen(
         infos,
     } = Listening::start(broker).await?;
     tracing::info!("listening for {CANCELS_ALL} and {INFOS_ALL}");
+    // An endpoint that ends by itself ends the other, and both begin anew.
+    let over = shutdown.child_token();
     let cancels = cancels.for_each_concurrent(CONCURRENT_REQUESTS, |request| {
         let steward = steward.clone();
         async move { respond(&request, cancel(&steward, &request.message.subject).await).await }
@@ -106,13 +95,18 @@ async fn listen(
     });
     // It ends both endpoints, once what has come is answered.
     let stop = async {
-        shutdown.cancelled().await;
+        over.cancelled().await;
         if let Err(error) = service.stop().await {
             tracing::debug!(%error, "the service ends with the connection");
         }
     };
-    join!(cancels, infos, stop);
-    Ok(())
+    let end = |()| over.cancel();
+    join!(cancels.map(end), infos.map(end), stop);
+    if shutdown.is_cancelled() {
+        Ok(())
+    } else {
+        Err("nothing comes any more".into())
+    }
 }
 
 impl Listening {

@@ -2,25 +2,32 @@
 //!
 //! Where nobody pulls and nothing moves it makes the broker give up what is due. Jobs that the broker gave up on
 //! without a notice (a notice may be lost) it has ended, as soon as nothing of their model is in flight: before that
-//! nobody can tell them from jobs in work. Results beyond the number to keep it deletes. What it knows
+//! nobody can tell them from jobs in work, and where that does not come it says so. Results beyond the number to keep it deletes. What it knows
 //! of earlier looks is only in its memory: after a restart it looks twice again.
 
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
+    time::Duration,
 };
 
 use segfleet_common::{
     broker::{Progress, Queue, QueueConsumer, StreamsError},
     subject::{self, Tenant},
 };
+use time::OffsetDateTime;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::{Steward, ending::EndError, list};
+use super::{Steward, ending::EndError, failing::Failing, list};
 
-/// Most orphans of one consumer that one look ends: the other queues are to be looked at too.
-const ORPHANS_PER_LOOK: usize = 200;
+/// How long one look ends orphans of one consumer: the other queues are to be looked at too.
+const SWEEP_TIME: Duration = Duration::from_secs(3);
+/// Most jobs with attempts left that a nudge looks past: a second or two of the broker's time.
+const NUDGED_JOBS: usize = 1000;
+/// Looks at a busy model in a row that find the same oldest job, and some that are nobody's, until the log says so: a
+/// minute, as stewards look by default.
+const BUSY_LOOKS: u32 = 12;
 /// Ack waits without any change after which the broker is nudged: one may have begun just before the first look.
 const STILL_ACK_WAITS: u32 = 2;
 
@@ -30,27 +37,77 @@ struct Memory {
     tenants: Vec<Tenant>,
     /// By stream and consumer.
     consumers: HashMap<(String, String), Seen>,
+    /// What bears a name of ours and is not of our shape, and of which the log tells.
+    foreign: HashSet<String>,
     /// What could not be looked at last time.
-    failing: HashSet<String>,
+    failing: Failing,
 }
 
 /// What earlier looks saw of one consumer.
 #[derive(Debug, Clone, Copy)]
 struct Seen {
+    /// When the consumer was made: one of another time is another.
+    created_at: OffsetDateTime,
     progress: Progress,
     /// Since when it is like that, or when it was nudged last.
     since: Instant,
     /// Place of the first job that nobody will hand out again.
     orphan: Option<u64>,
+    /// Place of the oldest job, and in how many looks in a row it was that while some jobs were nobody's.
+    oldest: (u64, u32),
+}
+
+/// What to do about the jobs of a consumer when some of the queue are nobody's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// Look again.
+    Wait,
+    /// End those up to where everything is settled.
+    End,
+    /// Say that they cannot be told from jobs in work.
+    Tell,
 }
 
 impl Seen {
-    fn first(progress: Progress, now: Instant) -> Self {
+    fn first(consumer: &QueueConsumer, now: Instant) -> Self {
         Self {
-            progress,
+            created_at: consumer.created_at,
+            progress: consumer.progress,
             since: now,
             orphan: None,
+            oldest: (0, 0),
         }
+    }
+
+    /// Takes in that no job of the queue is nobody's.
+    fn forget(&mut self) {
+        self.orphan = None;
+        self.oldest = (0, 0);
+    }
+
+    /// Takes in the place of the consumer's oldest job, while some jobs of the queue are nobody's.
+    fn judge(&mut self, oldest: u64, consumer: &QueueConsumer) -> Verdict {
+        let n_looks = if self.oldest.0 == oldest {
+            self.oldest.1.saturating_add(1)
+        } else {
+            1
+        };
+        self.oldest = (oldest, n_looks);
+        if oldest <= consumer.progress.settled_to {
+            // At the first sight the broker's notice may be on its way, or a job's ack.
+            let is_confirmed = self.orphan.replace(oldest) == Some(oldest);
+            return if is_confirmed {
+                Verdict::End
+            } else {
+                Verdict::Wait
+            };
+        }
+        // A look at a busy queue cannot tell, and does not undo what an earlier one saw.
+        let was_handed_out = oldest <= consumer.progress.handed_out_to;
+        if was_handed_out && n_looks == BUSY_LOOKS {
+            return Verdict::Tell;
+        }
+        Verdict::Wait
     }
 
     /// Takes in another look; whether the broker is to be nudged.
@@ -74,13 +131,42 @@ impl Memory {
     /// Logs that something began to fail, or works again; not each time in between.
     fn note(&mut self, what: &str, looked: Result<(), EndError>) {
         match looked {
-            Ok(()) if self.failing.remove(what) => tracing::info!("looking at {what} again"),
+            Ok(()) if self.failing.ends(what) => tracing::info!("looking at {what} again"),
             Ok(()) => {}
-            Err(error) if self.failing.insert(what.to_owned()) => {
+            Err(error) if self.failing.begins(what, &error) => {
                 tracing::warn!("a look at {what} failed: {error}; trying until it works");
             }
             Err(error) => tracing::debug!(%error, "another look at {what} failed"),
         }
+    }
+
+    /// Logs what is not ours, once.
+    fn note_foreign(&mut self, queue: &Queue) {
+        for what in &queue.foreign {
+            if self.foreign.insert(what.clone()) {
+                tracing::warn!("{what} has a name of ours and not our shape; leaving it alone");
+            }
+        }
+    }
+
+    /// What earlier looks saw of a consumer.
+    fn seen(&mut self, queue: &Queue, consumer: &QueueConsumer, now: Instant) -> &mut Seen {
+        let key = (queue.stream.clone(), consumer.name.clone());
+        let seen = self
+            .consumers
+            .entry(key)
+            .or_insert_with(|| Seen::first(consumer, now));
+        if seen.created_at != consumer.created_at {
+            *seen = Seen::first(consumer, now);
+        }
+        seen
+    }
+
+    /// Forgets the consumers of a stream that are not there any more.
+    fn keep(&mut self, stream: &str, consumers: &[QueueConsumer]) {
+        let is_there = |name: &str| consumers.iter().any(|consumer| consumer.name == name);
+        self.consumers
+            .retain(|(of, name), _| of != stream || is_there(name));
     }
 }
 
@@ -108,6 +194,12 @@ impl Steward {
         let tenants = self.broker.tenants().await?;
         if tenants != memory.tenants {
             tracing::info!(tenants = list(&tenants), "watching over their queues");
+            let gone = memory
+                .tenants
+                .iter()
+                .filter(|tenant| !tenants.contains(tenant));
+            let gone: Vec<String> = gone.map(subject::jobs_stream).collect();
+            gone.iter().for_each(|stream| memory.keep(stream, &[]));
             memory.tenants = tenants;
         }
         Ok(())
@@ -119,6 +211,8 @@ impl Steward {
         let Some(queue) = self.broker.queue(tenant).await? else {
             return looked;
         };
+        memory.note_foreign(&queue);
+        memory.keep(&queue.stream, &queue.consumers);
         for consumer in &queue.consumers {
             looked = looked.and(self.look_at(tenant, &queue, consumer, memory).await);
         }
@@ -141,44 +235,72 @@ impl Steward {
         memory: &mut Memory,
     ) -> Result<(), EndError> {
         let now = Instant::now();
-        let key = (queue.stream.clone(), consumer.name.clone());
-        let seen = memory
-            .consumers
-            .entry(key)
-            .or_insert_with(|| Seen::first(consumer.progress, now));
+        let seen = memory.seen(queue, consumer, now);
         if seen.look(consumer, now) {
             tracing::debug!(
                 stream = queue.stream,
                 consumer = consumer.name,
                 "nothing moves; nudging"
             );
-            self.broker.nudge(&queue.stream, &consumer.name).await?;
+            let most = consumer.progress.in_flight.min(NUDGED_JOBS);
+            let nudged = self.broker.nudge(&queue.stream, &consumer.name, most);
+            nudged.await?;
         }
-        let orphan = self.first_orphan(tenant, queue, consumer).await?;
-        // At the first sight the broker's notice may be on its way, or a job's ack.
-        let is_confirmed = orphan.is_some() && orphan == seen.orphan;
-        // A look at a busy queue cannot tell, and does not undo what an earlier one saw.
-        seen.orphan = orphan.or(seen.orphan);
-        if is_confirmed {
-            self.end_orphans(tenant, queue, consumer).await?;
+        if queue.orphans() == 0 {
+            seen.forget();
+            return Ok(());
         }
-        Ok(())
+        let filter = subject::jobs_of(tenant, &consumer.model);
+        let oldest = self.broker.next_message(&queue.stream, &filter, 1).await?;
+        let Some(oldest) = oldest else {
+            seen.forget();
+            return Ok(());
+        };
+        match seen.judge(oldest.sequence, consumer) {
+            Verdict::Wait => Ok(()),
+            Verdict::End => self.sweep(tenant, queue, consumer).await,
+            Verdict::Tell => Ok(self.tell_of_orphans(tenant, queue, consumer).await?),
+        }
     }
 
-    /// The place of the first job that the consumer handed out, does not wait for, and will not hand out again.
-    async fn first_orphan(
+    async fn tell_of_orphans(
         &self,
         tenant: &Tenant,
         queue: &Queue,
         consumer: &QueueConsumer,
-    ) -> Result<Option<u64>, StreamsError> {
-        if queue.orphans() == 0 {
-            return Ok(None);
+    ) -> Result<(), StreamsError> {
+        let n_jobs = self.broker.count_jobs(tenant, &consumer.model).await?;
+        let orphans = n_jobs.saturating_sub(consumer.known());
+        if orphans > 0 {
+            tracing::warn!(
+                stream = queue.stream,
+                consumer = consumer.name,
+                orphans,
+                "the broker gave up on jobs, no notice of them was read, and while others of their model are in work \
+                they cannot be told from those; pause the consumer until nothing is in flight"
+            );
         }
-        let filter = subject::jobs_of(tenant, &consumer.model);
-        let first = self.broker.next_message(&queue.stream, &filter, 1).await?;
-        let first = first.map(|message| message.sequence);
-        Ok(first.filter(|sequence| *sequence <= consumer.progress.settled_to))
+        Ok(())
+    }
+
+    /// Ends orphans for a while, and says how many.
+    async fn sweep(
+        &self,
+        tenant: &Tenant,
+        queue: &Queue,
+        consumer: &QueueConsumer,
+    ) -> Result<(), EndError> {
+        let mut n_jobs = 0_u64;
+        let swept = self.end_orphans(tenant, queue, consumer, &mut n_jobs).await;
+        if n_jobs > 0 {
+            tracing::warn!(
+                stream = queue.stream,
+                consumer = consumer.name,
+                n_jobs,
+                "the broker gave up on jobs, and no notice of them was read; ended them"
+            );
+        }
+        swept
     }
 
     async fn end_orphans(
@@ -186,17 +308,12 @@ impl Steward {
         tenant: &Tenant,
         queue: &Queue,
         consumer: &QueueConsumer,
+        n_jobs: &mut u64,
     ) -> Result<(), EndError> {
-        let orphans = queue.orphans();
-        tracing::warn!(
-            stream = queue.stream,
-            consumer = consumer.name,
-            orphans,
-            "the broker gave up on jobs, and no notice of them was read; ending them"
-        );
+        let started = Instant::now();
         let filter = subject::jobs_of(tenant, &consumer.model);
         let mut from_sequence = 1;
-        for _ in 0..ORPHANS_PER_LOOK {
+        while started.elapsed() < SWEEP_TIME {
             let message = self
                 .broker
                 .next_message(&queue.stream, &filter, from_sequence)
@@ -206,8 +323,9 @@ impl Steward {
                 break;
             }
             from_sequence = message.sequence + 1;
-            self.end(&queue.stream, &message, consumer.max_deliver)
-                .await?;
+            let ending = self.end(&queue.stream, &message, consumer.max_deliver);
+            ending.await?;
+            *n_jobs += 1;
         }
         Ok(())
     }
@@ -215,14 +333,13 @@ impl Steward {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn consumer(in_flight: usize, waiting_pulls: usize, deliveries: u64) -> QueueConsumer {
         QueueConsumer {
             name: "normal-mock".to_owned(),
             model: "mock".parse().expect("a token"),
+            created_at: OffsetDateTime::UNIX_EPOCH,
             ack_wait: Duration::from_secs(10),
             max_deliver: 10,
             max_in_flight: 10_000,
@@ -240,10 +357,72 @@ mod tests {
     }
 
     #[test]
+    fn orphans_are_ended_at_the_second_sight_and_told_of_while_the_model_is_busy() {
+        let now = Instant::now();
+        let settled_to = |place: u64| QueueConsumer {
+            progress: Progress {
+                handed_out_to: 9,
+                settled_to: place,
+                ..consumer(1, 0, 5).progress
+            },
+            ..consumer(1, 0, 5)
+        };
+        let (busy, idle) = (settled_to(0), settled_to(9));
+        let mut seen = Seen::first(&busy, now);
+        // One that was never handed out is nobody's orphan.
+        assert!((0..20).all(|_| seen.judge(10, &busy) == Verdict::Wait));
+        let verdicts: Vec<Verdict> = (0..20).map(|_| seen.judge(3, &busy)).collect();
+        let told: Vec<usize> = (0..20)
+            .filter(|&look| verdicts[look] == Verdict::Tell)
+            .collect();
+        assert_eq!(told, [11]);
+        assert_eq!(seen.judge(3, &idle), Verdict::Wait);
+        assert_eq!(seen.judge(3, &busy), Verdict::Wait);
+        assert_eq!(seen.judge(3, &idle), Verdict::End);
+        assert_eq!(seen.judge(4, &idle), Verdict::Wait);
+        seen.forget();
+        assert_eq!(seen.judge(4, &idle), Verdict::Wait);
+        assert_eq!(seen.judge(4, &idle), Verdict::End);
+    }
+
+    #[test]
+    fn what_was_seen_of_a_consumer_goes_with_it() {
+        let now = Instant::now();
+        let queue = Queue {
+            stream: "JOBS".to_owned(),
+            messages: 1,
+            consumers: vec![consumer(1, 0, 5)],
+            foreign: Vec::new(),
+        };
+        let mut memory = Memory::default();
+        let orphan = |memory: &mut Memory, consumer: &QueueConsumer| {
+            let seen = memory.seen(&queue, consumer, now);
+            seen.orphan.replace(7)
+        };
+        let anew = QueueConsumer {
+            created_at: OffsetDateTime::UNIX_EPOCH + Duration::from_secs(1),
+            ..consumer(1, 0, 5)
+        };
+        for (consumer, expected) in [
+            (&queue.consumers[0], None),
+            (&queue.consumers[0], Some(7)),
+            (&anew, None),
+            (&anew, Some(7)),
+        ] {
+            assert_eq!(orphan(&mut memory, consumer), expected);
+        }
+        memory.keep("JOBS-lab", &[]);
+        memory.keep("JOBS", &queue.consumers);
+        assert_eq!(memory.consumers.len(), 1);
+        memory.keep("JOBS", &[]);
+        assert!(memory.consumers.is_empty());
+    }
+
+    #[test]
     fn the_broker_is_nudged_where_nothing_moves_for_two_ack_waits() {
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
-        let mut seen = Seen::first(consumer(1, 0, 5).progress, start);
+        let mut seen = Seen::first(&consumer(1, 0, 5), start);
         let looks = [
             (5, consumer(1, 0, 5), false),
             (19, consumer(1, 0, 5), false),

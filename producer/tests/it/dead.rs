@@ -2,9 +2,15 @@
 
 use std::{fs, time::Duration};
 
-use async_nats::jetstream::{AckKind, consumer::pull};
+use async_nats::{
+    HeaderMap,
+    jetstream::{AckKind, consumer::pull},
+};
 use futures_util::StreamExt;
-use segfleet_common::broker::{Broker, ConnectArgs};
+use segfleet_common::{
+    broker::{Broker, ConnectArgs, DeadError, DeadFilter, Message},
+    subject::Tenant,
+};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -95,6 +101,73 @@ async fn dead_letters_are_listed_shown_requeued_and_dropped() {
     let dropped = fleet.segfleet(&["dead", "drop", "--all", "--newer-than", "1h"]);
     assert_eq!(stdout(&dropped).trim(), second);
     until(&fleet, 1);
+}
+
+/// A dead letter leads to one new job, however often and by however many it is submitted again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_that_cannot_be_dropped_is_requeued_once() {
+    let fleet = Fleet::start();
+    let args = ConnectArgs::plain(fleet.server.url());
+    let broker = Broker::connect(&args, "test").await.expect("a broker");
+    let other = fleet.segfleet(&["dead", "ls", "--tenant", "other"]);
+    assert_eq!(other.status.code(), Some(3));
+    let expected = "tenant other is not set up; run: segfleet setup --tenant other";
+    assert!(stderr(&other).contains(expected), "{}", stderr(&other));
+    let message = Message {
+        headers: HeaderMap::new(),
+        payload: "x".into(),
+    };
+    let subject = "segment.dead.crashed.public.threshold.j1".to_owned();
+    broker.publish_first(subject, message).await.expect("taken");
+    let jetstream = broker.jetstream();
+    let dead = jetstream.get_stream("DEAD").await.expect("set up");
+    let mut config = dead.cached_info().config.clone();
+    config.deny_delete = true;
+    jetstream.update_stream(config).await.expect("changed");
+    let requeue = || fleet.segfleet(&["dead", "requeue", "j1"]);
+    let (first, second) = (requeue(), requeue());
+    for done in [&first, &second] {
+        assert_eq!(done.status.code(), Some(3), "{}", stderr(done));
+        assert!(stdout(done).starts_with("j1 -> "), "{}", stderr(done));
+    }
+    assert_eq!(stdout(&first), stdout(&second));
+    let mut jobs = jetstream.get_stream("JOBS").await.expect("set up");
+    assert_eq!(jobs.info().await.expect("set up").state.messages, 1);
+    // Nor does a listing leave anything behind.
+    let names: Vec<_> = dead.consumer_names().collect().await;
+    assert!(names.is_empty(), "{names:?}");
+    jetstream.delete_stream("JOBS").await.expect("deleted");
+    let refused = requeue();
+    assert_eq!(refused.status.code(), Some(3), "{}", stderr(&refused));
+    assert_eq!(stdout(&refused), "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_that_another_dropped_is_dropped() {
+    let fleet = Fleet::start();
+    let args = ConnectArgs::plain(fleet.server.url());
+    let broker = Broker::connect(&args, "test").await.expect("a broker");
+    let message = Message {
+        headers: HeaderMap::new(),
+        payload: "x".into(),
+    };
+    let subject = "segment.dead.crashed.public.threshold.j1".to_owned();
+    broker.publish_first(subject, message).await.expect("taken");
+    let filter = DeadFilter {
+        tenant: Tenant::default(),
+        model: None,
+        reason: None,
+        job: None,
+        older_than: None,
+        newer_than: None,
+    };
+    let letters = broker.dead_letters(&filter).await.expect("set up");
+    for _ in 0..2 {
+        let dropped = broker.drop_dead_letter(&letters[0]).await;
+        dropped.expect("it is not there");
+    }
+    let gone = broker.requeue(&letters[0]).await;
+    assert!(matches!(gone, Err(DeadError::Gone(_))), "{gone:?}");
 }
 
 /// Lists until there are as many lines.

@@ -2,6 +2,7 @@
 
 mod ending;
 mod life;
+mod notices;
 mod raw;
 mod requests;
 
@@ -174,7 +175,7 @@ async fn spend(broker: &Broker, n_jobs: usize, n_silent: usize) {
 async fn give_up(broker: &Broker, n_jobs: usize) {
     spend(broker, n_jobs, 0).await;
     broker
-        .nudge("JOBS", "normal-threshold")
+        .nudge("JOBS", "normal-threshold", 0)
         .await
         .expect("sent");
 }

@@ -88,6 +88,36 @@ async fn a_job_with_attempts_left_keeps_them_and_holds_up_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn many_jobs_with_attempts_left_hide_no_spent_one() {
+    let (fleet, broker) = start().await;
+    set_up(&fleet, &["--attempts", "5", "--ack-wait", "3s"]);
+    let names: Vec<String> = (0..20).map(|n| format!("left{n}")).collect();
+    let left: Vec<&str> = names.iter().map(String::as_str).collect();
+    submit(&broker, &left, &[]).await;
+    for _ in &left {
+        pull_one(&broker).await;
+    }
+    submit(&broker, &["spent"], &[]).await;
+    loop {
+        let job = pull_one(&broker).await;
+        if !job.subject.ends_with(".spent") {
+            continue;
+        }
+        if job.info().expect("a job").delivered == 10 {
+            break;
+        }
+        let nak = job.double_ack_with(AckKind::Nak(None)).await;
+        nak.expect("given back");
+    }
+    let _steward = Steward::start(&fleet, "s1");
+    until_messages(&broker, "JOBS", 20).await;
+    assert_eq!(
+        stored(&broker, "spent").await["error"]["code"],
+        "attempts_exhausted"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_largest_job_leaves_a_dead_letter() {
     let (fleet, broker) = start().await;
     let n_bytes = broker.inline_limit_bytes() - 1024;
@@ -142,6 +172,32 @@ async fn orphans_are_ended_though_no_notice_tells_of_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn orphans_of_a_busy_model_are_told_of_and_ended_when_it_is_idle() {
+    let (fleet, broker) = start().await;
+    set_up(&fleet, &["--ack-wait", "60s"]);
+    submit(&broker, &["orphan"], &[]).await;
+    give_up(&broker, 1).await;
+    until_messages(&broker, "ADVISORIES", 1).await;
+    let advisories = broker.jetstream().get_stream("ADVISORIES").await;
+    let purged = advisories.expect("set up").purge().await;
+    purged.expect("purged");
+    submit(&broker, &["in-work"], &[]).await;
+    let in_work = pull_one(&broker).await;
+    let steward = Steward::start(&fleet, "s1");
+    let words = "while others of their model are in work they cannot be told from those";
+    steward.until_says(words).await;
+    assert_eq!(messages(&broker, "JOBS").await, 2);
+    assert_eq!(messages(&broker, "RESULTS").await, 0);
+    in_work.double_ack().await.expect("taken");
+    until_messages(&broker, "JOBS", 0).await;
+    assert_eq!(
+        stored(&broker, "orphan").await["error"]["code"],
+        "attempts_exhausted"
+    );
+    assert_eq!(steward.log().matches(words).count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn jobs_that_no_client_can_receive_get_their_answer() {
     let (fleet, broker) = start().await;
     let mut raw = Raw::connect(&fleet);
@@ -166,7 +222,7 @@ async fn jobs_that_no_client_can_receive_get_their_answer() {
     raw.publish_job(b"caf\xe9", b"NATS/1.0\r\n\r\n", &payload());
     (0..6).for_each(|_| raw.pull_and_nak());
     broker
-        .nudge("JOBS", "normal-threshold")
+        .nudge("JOBS", "normal-threshold", 0)
         .await
         .expect("sent");
     let _steward = Steward::start(&fleet, "s1");
@@ -271,18 +327,29 @@ async fn while_results_have_no_room_the_notice_is_kept() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_stewards_end_each_job_once() {
+    const N_JOBS: usize = 300;
     let (fleet, broker) = start().await;
     let mut replies = listen(&broker, "segment.replies.public.*").await;
-    let names: Vec<String> = (0..20).map(|n| format!("j{n}")).collect();
+    let names: Vec<String> = (0..N_JOBS).map(|n| format!("j{n}")).collect();
     let jobs: Vec<&str> = names.iter().map(String::as_str).collect();
     submit(&broker, &jobs, &[]).await;
-    give_up(&broker, 20).await;
+    spend(&broker, N_JOBS, 0).await;
     let stewards = [Steward::start(&fleet, "s1"), Steward::start(&fleet, "s2")];
+    for steward in &stewards {
+        steward.until_says("listening for").await;
+    }
+    // Told of all at once, both are at it.
+    let nudged = broker.nudge("JOBS", "normal-threshold", 0).await;
+    nudged.expect("sent");
     until_messages(&broker, "JOBS", 0).await;
-    assert_eq!(messages(&broker, "RESULTS").await, 20);
-    assert_eq!(messages(&broker, "DEAD").await, 20);
+    for steward in &stewards {
+        assert!(steward.log().contains("ended a job"), "{}", steward.log());
+    }
+    for stream in ["RESULTS", "DEAD"] {
+        assert_eq!(messages(&broker, stream).await, 300, "{stream}");
+    }
     assert_eq!(stewards.map(Steward::stop), [Some(0), Some(0)]);
     broker.client().flush().await.expect("connected");
     replies.unsubscribe().await.expect("connected");
-    assert_eq!(replies.count().await, 20);
+    assert_eq!(replies.count().await, N_JOBS);
 }

@@ -69,6 +69,52 @@ async fn cancel_ends_what_is_not_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_second_cancel_does_what_the_first_did_not_come_to() {
+    let (fleet, broker) = start().await;
+    let steward = Steward::start(&fleet, "s1");
+    steward.until_says("listening for").await;
+    let mut stops = listen(&broker, "segment.stop.public.*").await;
+    submit(&broker, &["j1"], &[]).await;
+    let cancelled =
+        json!({"v": 1, "id": "j1", "tenant": "public", "status": "cancelled", "timings_ms": {}});
+    store(&broker, "j1", &cancelled).await;
+    let done = fleet.segfleet(&["cancel", "j1"]);
+    assert_eq!(done.status.code(), Some(0), "{}", stderr(&done));
+    assert_eq!(messages(&broker, "JOBS").await, 0);
+    assert_eq!(
+        next(&mut stops).await.subject.as_str(),
+        "segment.stop.public.j1"
+    );
+}
+
+/// Any replica answers a direct get, one that is behind too; here none does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_steward_reads_results_where_they_were_acknowledged() {
+    let (fleet, broker) = start().await;
+    let results = broker.jetstream().get_stream("RESULTS").await;
+    let mut config = results.expect("set up").cached_info().config.clone();
+    config.allow_direct = false;
+    let changed = broker.jetstream().update_stream(config).await;
+    changed.expect("changed");
+    let steward = Steward::start(&fleet, "s1");
+    steward.until_says("listening for").await;
+    for job in ["gone", "queued"] {
+        let expired =
+            json!({"v": 1, "id": job, "tenant": "public", "status": "expired", "timings_ms": {}});
+        store(&broker, job, &expired).await;
+    }
+    submit(&broker, &["queued"], &[]).await;
+    for job in ["gone", "queued"] {
+        let done = fleet.segfleet(&["cancel", job]);
+        let expected = format!("job {job} is answered already: expired");
+        assert_eq!(stdout(&done).trim(), expected, "{}", stderr(&done));
+    }
+    give_up(&broker, 1).await;
+    until_messages(&broker, "JOBS", 0).await;
+    assert_eq!(messages(&broker, "DEAD").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn services_tell_of_the_queue_and_refuse_what_cannot_be() {
     let (fleet, broker) = start().await;
     let steward = Steward::start(&fleet, "s1");
@@ -118,6 +164,27 @@ async fn services_tell_of_the_queue_and_refuse_what_cannot_be() {
         .await;
     let ping: Value = serde_json::from_slice(&ping.expect("an answer").payload).expect("JSON");
     assert_eq!(ping["name"], "segfleet-steward");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_requests_is_dropped_and_not_kept() {
+    const N_REQUESTS: usize = 30_000;
+    let (fleet, broker) = start().await;
+    let steward = Steward::start(&fleet, "s1");
+    steward.until_says("listening for").await;
+    let client = broker.client();
+    let inbox = client.new_inbox();
+    for _ in 0..N_REQUESTS {
+        let sent = client.publish_with_reply("segment.info.public", inbox.clone(), "".into());
+        sent.await.expect("connected");
+    }
+    steward
+        .until_says("messages come faster than they are taken")
+        .await;
+    let asked = async || client.request("segment.info.public", "".into()).await;
+    until("answered", async || asked().await.is_ok()).await;
+    let log = steward.log();
+    assert!(log.matches("come faster").count() < 20, "{log}");
 }
 
 /// Cancels meet workers that are just about to finish. Whoever is first, there is one result, and what the steward
