@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 use fast_image_resize::{
-    FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer,
+    FilterType, IntoImageView, PixelType, ResizeAlg, ResizeOptions, Resizer,
     images::{Image, ImageRef},
 };
 use image::DynamicImage;
@@ -288,7 +288,24 @@ fn resize(image: &DynamicImage, frame: &Frame, filter: Filter) -> Image<'static>
     let (width, height) = (image.width(), image.height());
     let (bytes, kind) = bytes(image);
     let source = ImageRef::new(width, height, &bytes, kind).expect("as many bytes as pixels need");
-    let mut target = Image::new(frame.width, frame.height, kind);
+    let mut resizer = Resizer::new();
+    // First the columns, then the rows, with whole bytes between: so does Pillow, by which networks are trained, and one
+    // byte of five would be another one if both were done at once.
+    let narrow = pass(&mut resizer, &source, (frame.width, height), filter);
+    if frame.height == height {
+        return narrow;
+    }
+    pass(&mut resizer, &narrow, (frame.width, frame.height), filter)
+}
+
+fn pass(
+    resizer: &mut Resizer,
+    source: &impl IntoImageView,
+    (width, height): (u32, u32),
+    filter: Filter,
+) -> Image<'static> {
+    let kind = source.pixel_type().expect("images have one");
+    let mut target = Image::new(width, height, kind);
     let algorithm = match filter {
         Filter::Nearest => ResizeAlg::Nearest,
         Filter::Bilinear => ResizeAlg::Convolution(FilterType::Bilinear),
@@ -296,8 +313,8 @@ fn resize(image: &DynamicImage, frame: &Frame, filter: Filter) -> Image<'static>
         Filter::Lanczos3 => ResizeAlg::Convolution(FilterType::Lanczos3),
     };
     let options = ResizeOptions::new().resize_alg(algorithm).use_alpha(false);
-    Resizer::new()
-        .resize(&source, &mut target, &options)
+    resizer
+        .resize(source, &mut target, &options)
         .expect("both are of one kind");
     target
 }

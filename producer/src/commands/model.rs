@@ -6,7 +6,7 @@
 use std::{fs, path::PathBuf, process::Stdio};
 
 use segfleet_common::{
-    broker::{Broker, Setup},
+    broker::{Broker, Change, Setup},
     package::{PackageInfo, PackageRef},
 };
 use serde::Deserialize;
@@ -75,9 +75,8 @@ async fn push(broker: &Broker, args: &ModelPushArgs) -> Result<Exit, CommandErro
         settings: &args.to_settings(),
     };
     for change in setup.run().await? {
-        let change = change.to_string();
-        if !change.starts_with("as it is") {
-            say(&change);
+        if !matches!(change, Change::Kept(_)) {
+            say(&change.to_string());
         }
     }
     Ok(Exit::Ok)

@@ -8,7 +8,10 @@ use std::{
 use ort::{
     environment::Environment,
     ep,
-    session::{Session, builder::GraphOptimizationLevel},
+    session::{
+        Session,
+        builder::{GraphOptimizationLevel, SessionBuilder},
+    },
     value::{DynValue, TensorRef},
 };
 
@@ -56,6 +59,17 @@ impl Library {
         })
     }
 
+    fn builder(&self, settings: &OnnxruntimeSettings) -> Result<SessionBuilder, ort::Error> {
+        Ok(Session::builder(&self.environment)?
+            .with_optimization_level(GraphOptimizationLevel::Level3)?
+            .with_intra_threads(settings.n_threads)?
+            .with_inter_threads(1)?
+            // A pattern is one block for all tensors of an inference, made beside what the first one took: twice the
+            // memory for no time that could be measured. Without the arena it is a fifth slower, and takes more.
+            .with_memory_pattern(false)?
+            .with_execution_providers([ep::CPU::default().with_arena_allocator(true).build()])?)
+    }
+
     fn session(
         &self,
         graph: &[u8],
@@ -65,19 +79,7 @@ impl Library {
             engine: NAME,
             why: error.to_string(),
         };
-        let builder = Session::builder(&self.environment)
-            .map_err(load)?
-            .with_optimization_level(GraphOptimizationLevel::Level3)
-            .and_then(|builder| builder.with_intra_threads(settings.n_threads))
-            .and_then(|builder| builder.with_inter_threads(1))
-            // A pattern is one block for all tensors of an inference, made beside what the first one took: twice the
-            // memory for no time that could be measured. Without the arena it is a fifth slower, and takes more.
-            .and_then(|builder| builder.with_memory_pattern(false))
-            .and_then(|builder| {
-                let cpu = ep::CPU::default().with_arena_allocator(true).build();
-                builder.with_execution_providers([cpu])
-            })
-            .map_err(|error| load(error.into()))?;
+        let builder = self.builder(settings).map_err(load)?;
         let mut builder = match settings.provider {
             Provider::Cpu => builder,
             Provider::Cuda => builder

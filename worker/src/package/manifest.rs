@@ -144,8 +144,7 @@ impl Manifest {
     /// The first mistake, with its key and value.
     pub(super) fn read(text: &[u8]) -> Result<Self, String> {
         let text = str::from_utf8(text).map_err(|error| format!("it is not UTF-8: {error}"))?;
-        let manifest: Self =
-            toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
+        let manifest: Self = toml::from_str(text).map_err(|error| describe(&error, text))?;
         manifest.check()?;
         Ok(manifest)
     }
@@ -156,6 +155,18 @@ impl Manifest {
         }
         self.input.check()?;
         self.output.check()
+    }
+}
+
+/// The mistake and its line, without a picture of it.
+fn describe(error: &toml::de::Error, text: &str) -> String {
+    let line = error.span().and_then(|span| {
+        let before = text.as_bytes().get(..span.start)?;
+        Some(1 + before.iter().filter(|&&byte| byte == b'\n').count())
+    });
+    match line {
+        Some(line) => format!("line {line}: {}", error.message()),
+        None => error.message().to_owned(),
     }
 }
 

@@ -227,7 +227,7 @@ fn yolo_output<'a>(
     let [1, n_prototypes, height, width] = second.output.shape[..] else {
         return Err(second.not("[1, prototypes, height, width]"));
     };
-    let n_classes = n_values.checked_sub(BOX_VALUES + n_prototypes).unwrap_or(0);
+    let n_classes = n_values.saturating_sub(BOX_VALUES + n_prototypes);
     if n_classes == 0 || (n_labels > 0 && n_classes != n_labels) {
         let expected = format!(
             "[1, 4 + {} classes + {n_prototypes} prototypes, boxes]",
