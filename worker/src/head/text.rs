@@ -7,7 +7,7 @@ use super::{
 };
 use crate::mask::{Mask, PlacedMask};
 
-/// What positions may be off by rounding, in cells.
+/// What corners may be off by rounding, in cells.
 const ROUNDING: f64 = 1e-6;
 
 /// What counts as text.
@@ -57,7 +57,7 @@ pub fn text(
         if rectangle.shorter_side() < settings.min_side.into() {
             continue;
         }
-        let score = mean(map, &rectangle.corners());
+        let score = mean(map, &rectangle);
         if score < settings.min_score {
             continue;
         }
@@ -70,11 +70,11 @@ pub fn text(
 
 /// The components of the kernels, from which one after the other is taken.
 ///
-/// The reference dilates cells to the right and downwards, and then takes indexes of cells for positions. The indexes of
-/// the cells that one cell is dilated to are the positions of its four corners: so components of cells' corners are what
-/// it finds, and its rectangles are those around the cells before the dilation.
+/// The reference dilates cells to the right and downwards, not beyond the map, and then takes indexes of cells for
+/// positions. The indexes of the cells that one cell is dilated to are the positions of its four corners: so components
+/// of cells' corners are what it finds, and its rectangles are those around the cells before the dilation.
 struct Kernels {
-    /// Number of corners of cells in a row: one more than there are cells.
+    /// Number of corners in a row. As there are as many as cells, those on the map's right and lower edge are missing.
     width: usize,
     /// Which corners belong to kernels that are not yet taken.
     corners: Vec<bool>,
@@ -84,16 +84,16 @@ struct Kernels {
 
 impl Kernels {
     fn new(map: &Map<'_>, threshold: f32) -> Self {
-        let width = map.width + 1;
-        let mut corners = vec![false; width * (map.height + 1)];
+        let mut corners = vec![false; map.values.len()];
         let cells = map.values.iter().enumerate();
         for (cell, _) in cells.filter(|(_, value)| **value > threshold) {
-            let corner = cell / map.width * width + cell % map.width;
-            corners[corner..corner + 2].fill(true);
-            corners[corner + width..corner + width + 2].fill(true);
+            let n_corners = (map.width - cell % map.width).min(2);
+            corners[cell..cell + n_corners].fill(true);
+            let below = corners.get_mut(cell + map.width..cell + map.width + n_corners);
+            below.into_iter().for_each(|below| below.fill(true));
         }
         Self {
-            width,
+            width: map.width,
             corners,
             next: 0,
         }
@@ -152,16 +152,20 @@ fn whole(number: usize) -> i64 {
     i64::try_from(number).expect("a map has fewer cells than 2^63")
 }
 
-/// The mean of the cells whose index is a position in the rectangle, its border included, as of the reference.
-fn mean(map: &Map<'_>, corners: &[Position; 4]) -> f32 {
-    let ys = corners.map(|corner| corner.1);
-    let (top, bottom) = bounds(&ys);
+/// The mean of the cells in a rectangle: those that the reference fills when it draws it, as `OpenCV` does.
+///
+/// Corners are truncated to indexes of cells, and the border is drawn too.
+fn mean(map: &Map<'_>, rectangle: &Rectangle) -> f32 {
+    let drawn = rectangle
+        .corners()
+        .map(|(x, y)| ((x + ROUNDING).trunc(), (y + ROUNDING).trunc()));
+    let (leftmost, rightmost) = bounds(&drawn.map(|corner| corner.0));
+    let (top, bottom) = bounds(&drawn.map(|corner| corner.1));
     let (mut sum, mut n_cells) = (0.0, 0);
-    for y in first_index(top)..=index(bottom + ROUNDING, map.height - 1) {
-        let Some((left, right)) = span_at(corners, count(y).clamp(top, bottom)) else {
-            continue;
-        };
-        let (first, last) = (first_index(left), index(right + ROUNDING, map.width - 1));
+    for y in index(top, map.height)..=index(bottom, map.height - 1) {
+        let (left, right) = drawn_span(&drawn, count(y));
+        let first = index(left.max(leftmost).ceil(), map.width);
+        let last = index(right.min(rightmost), map.width - 1);
         if first <= last {
             let cells = &map.values[y * map.width..][first..=last];
             let numbers = cells.iter().filter(|value| !value.is_nan());
@@ -177,9 +181,26 @@ fn mean(map: &Map<'_>, corners: &[Position; 4]) -> f32 {
     mean
 }
 
-/// The first index that is not before a position.
-fn first_index(position: f64) -> usize {
-    index((position - ROUNDING).ceil(), usize::MAX)
+/// The least and the largest x of a polygon's cells on row `y`; the first above the second if there are none.
+///
+/// A line is drawn through the cells whose index is at most half a cell from it, along the axis on which it is shorter.
+/// The corners go clockwise on the screen.
+fn drawn_span(corners: &[Position; 4], y: f64) -> (f64, f64) {
+    let mut span = (f64::NEG_INFINITY, f64::INFINITY);
+    for (corner, from) in corners.iter().enumerate() {
+        let to = corners[(corner + 1) % corners.len()];
+        let (dx, dy) = (to.0 - from.0, to.1 - from.1);
+        // Inside is where (x - from.x) * dy is not above this.
+        let reach = (y - from.1) * dx + dx.abs().max(dy.abs()) / 2.0;
+        if dy > 0.0 {
+            span.1 = span.1.min(from.0 + reach / dy);
+        } else if dy < 0.0 {
+            span.0 = span.0.max(from.0 + reach / dy);
+        } else if reach < 0.0 {
+            return (f64::INFINITY, f64::NEG_INFINITY);
+        }
+    }
+    span
 }
 
 fn bounds(values: &[f64; 4]) -> (f64, f64) {
@@ -323,8 +344,12 @@ mod tests {
                 ..SETTINGS
             },
         );
-        none(&BLOCK[..5], 1.0, SETTINGS);
-        assert_eq!(find(&BLOCK[..6], 1.0, (16, 6), &SETTINGS).len(), 1);
+        // A kernel of two rows; then one of three, which is wide enough, but not at the lower edge of the map.
+        let rows = |n_rows: usize| [&BLOCK[..3 + n_rows], &BLOCK[7..]].concat();
+        none(&rows(2), 1.0, SETTINGS);
+        assert_eq!(find(&rows(3), 1.0, (16, 9), &SETTINGS).len(), 1);
+        none(&BLOCK[..6], 1.0, SETTINGS);
+        assert_eq!(find(&BLOCK[..7], 1.0, (16, 7), &SETTINGS).len(), 1);
     }
 
     #[test]
@@ -388,6 +413,23 @@ mod tests {
             "....#....",
         ];
         assert_eq!(ascii(&found[0].0.mask), expected);
+    }
+
+    #[test]
+    fn the_score_is_of_the_cells_that_are_drawn() {
+        let diamond = [(2.0, 0.0), (4.0, 2.0), (2.0, 4.0), (0.0, 2.0)];
+        assert_eq!(drawn_span(&diamond, 0.0), (1.5, 2.5));
+        assert_eq!(drawn_span(&diamond, 1.0), (0.5, 3.5));
+        let upright = [(1.0, 1.0), (4.0, 1.0), (4.0, 2.0), (1.0, 2.0)];
+        assert_eq!(drawn_span(&upright, 2.0), (0.5, 4.5));
+        // Three across for one down: the upper border is drawn a cell above where it is at its left end.
+        let slanted = [(0.0, 0.0), (6.0, 2.0), (4.0, 8.0), (-2.0, 6.0)];
+        assert_eq!(drawn_span(&slanted, 1.0), (-1.0 / 3.0 - 0.5, 4.5));
+        assert!(
+            find(&BLOCK, f32::INFINITY, (16, 10), &SETTINGS)[0]
+                .1
+                .is_infinite()
+        );
     }
 
     #[test]
