@@ -47,7 +47,7 @@ pub struct Instance {
 /// Traces the outlines of all that was found.
 ///
 /// Output: components in order of their first pixel in reading order, also over several classes (those that share
-/// it, by falling number of the class' place); instances by falling score.
+/// it, in the order of the classes); instances by falling score.
 ///
 /// # Errors
 /// [`OutlineError`] for more objects, vertices or corners than allowed, of all classes together.

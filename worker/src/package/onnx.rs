@@ -246,7 +246,7 @@ mod tests {
         for (bytes, words) in [
             (&graph[..8], "it is cut off, 5 bytes are missing"),
             (b"", "it has no graph; is it an ONNX file?"),
-            (b"hello", "cut off"),
+            (b"hello", "it has a field of the unknown kind 4"),
             (
                 b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
                 "does not end",

@@ -103,7 +103,7 @@ fn what_cannot_be_segmented_says_why() {
             2,
             "--model: model u2 is not built in",
         ),
-        (vec!["run"], 2, "--model <NAME>"),
+        (vec!["run"], 2, "--model <MODEL>"),
     ];
     for (args, code, words) in cases {
         let done = segfleet_worker(&args);
