@@ -146,7 +146,7 @@ pub struct ChildArgs {
 /// Settings of `run`.
 #[derive(Debug, clap::Args)]
 pub struct RunArgs {
-    /// Model to serve: one that the broker keeps (NAME[@VERSION]), the path of a package, or one built in (mock,
+    /// Model to serve: one that the broker keeps (`NAME` or `NAME@VERSION`), the path of a package, or one built in (mock,
     /// threshold); may be repeated or have commas
     #[arg(
         long = "model",

@@ -42,7 +42,7 @@ pub enum FetchError {
         /// The model.
         wanted: PackageRef,
         /// What is wrong with it.
-        error: PackageError,
+        error: Box<PackageError>,
     },
     /// The cache cannot be read or written.
     #[error("the model cache {path} cannot be used: {source}", path = .path.display())]
@@ -130,7 +130,7 @@ fn keep(
     file.write_all(content).map_err(unusable)?;
     open(file.path(), package).map_err(|error| FetchError::Broken {
         wanted: package.reference(),
-        error,
+        error: Box::new(error),
     })?;
     file.as_file().sync_all().map_err(unusable)?;
     file.persist(path).map_err(|error| unusable(error.error))?;

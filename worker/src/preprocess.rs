@@ -4,7 +4,7 @@
 //! Grey becomes three equal channels. Alpha is dropped, not blended: colours are taken as they stand, as Pillow's
 //! `convert("RGB")` does. Deep images are brought to 8 bits first.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, ops::Range};
 
 use fast_image_resize::{
     FilterType, IntoImageView, PixelType, ResizeAlg, ResizeOptions, Resizer,
@@ -195,37 +195,55 @@ impl Preprocess {
     /// Writes the resized image into the input.
     fn lay_out(&self, pixels: &Image<'_>, frame: &Frame, values: &mut [f32]) {
         let source = Source::of(pixels);
-        let (input_width, input_height) = (frame.input.0 as usize, frame.input.1 as usize);
-        let n_columns = frame.width as usize;
-        let rows = source.values.chunks_exact(n_columns * source.n_values);
+        let columns = frame.left as usize..(frame.left + frame.width) as usize;
+        let rows = source.values.chunks_exact(columns.len() * source.n_values);
+        let input_width = frame.input.0 as usize;
         for (y, row) in (frame.top as usize..).zip(rows) {
-            let start = y * input_width + frame.left as usize;
-            for channel in 0..N_CHANNELS {
-                let from = source.value_of(match self.channels {
-                    Channels::Rgb => channel,
-                    Channels::Bgr => N_CHANNELS - 1 - channel,
-                });
-                let (factor, offset) = (self.factor[channel], self.offset[channel]);
-                let scaled = row[from..]
-                    .iter()
-                    .step_by(source.n_values)
-                    .map(|&value| f32::from(value) * factor + offset);
-                match self.layout {
-                    Layout::Nchw => {
-                        let plane = channel * input_width * input_height + start;
-                        let target = values[plane..][..n_columns].iter_mut();
-                        target
-                            .zip(scaled)
-                            .for_each(|(target, value)| *target = value);
-                    }
-                    Layout::Nhwc => {
-                        let target = values[start * N_CHANNELS + channel..].iter_mut();
-                        let target = target.step_by(N_CHANNELS).take(n_columns);
-                        target
-                            .zip(scaled)
-                            .for_each(|(target, value)| *target = value);
-                    }
+            let places = y * input_width + columns.start..y * input_width + columns.end;
+            match source.n_values {
+                1 => self.lay_row::<1>(&source, row, places, values),
+                2 => self.lay_row::<2>(&source, row, places, values),
+                3 => self.lay_row::<3>(&source, row, places, values),
+                _ => self.lay_row::<4>(&source, row, places, values),
+            }
+        }
+    }
+
+    /// Writes one row of pixels of `N` values each, pixel by pixel: each is read once.
+    fn lay_row<const N: usize>(
+        &self,
+        source: &Source<'_>,
+        row: &[u8],
+        places: Range<usize>,
+        values: &mut [f32],
+    ) {
+        let from = [0, 1, 2].map(|channel| {
+            source.value_of(match self.channels {
+                Channels::Rgb => channel,
+                Channels::Bgr => N_CHANNELS - 1 - channel,
+            })
+        });
+        let (pixels, _) = row.as_chunks::<N>();
+        let scaled = pixels
+            .iter()
+            .map(|pixel| [0, 1, 2].map(|channel| self.normalise(channel, pixel[from[channel]])));
+        match self.layout {
+            Layout::Nchw => {
+                let (first, rest) = values.split_at_mut(values.len() / N_CHANNELS);
+                let (second, third) = rest.split_at_mut(first.len());
+                let first = first[places.clone()].iter_mut();
+                let others = second[places.clone()].iter_mut().zip(&mut third[places]);
+                for ((first, (second, third)), pixel) in first.zip(others).zip(scaled) {
+                    [*first, *second, *third] = pixel;
                 }
+            }
+            Layout::Nhwc => {
+                let target = &mut values[places.start * N_CHANNELS..places.end * N_CHANNELS];
+                let (target, _) = target.as_chunks_mut::<N_CHANNELS>();
+                target
+                    .iter_mut()
+                    .zip(scaled)
+                    .for_each(|(target, pixel)| *target = pixel);
             }
         }
     }
