@@ -30,6 +30,10 @@ pub struct OptionArgs {
     /// Simplify each object further until it has at most so many vertices; small holes and parts may go
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(3..))]
     pub max_vertices: Option<u32>,
+
+    /// Leave out objects that are scored lower than this, 0 to 1 [default: the model's own threshold]
+    #[arg(long, value_name = "SCORE", value_parser = parse_score)]
+    pub score_threshold: Option<f64>,
 }
 
 impl OptionArgs {
@@ -41,6 +45,7 @@ impl OptionArgs {
             connectivity,
             simplify_px,
             max_vertices,
+            score_threshold,
         } = *self;
         Options {
             min_area_px,
@@ -51,7 +56,7 @@ impl OptionArgs {
                 polygons: true,
                 coco_rle: format.wants_run_lengths(),
             },
-            ..Options::default()
+            score_threshold,
         }
     }
 }
@@ -126,6 +131,13 @@ fn parse_tolerance(text: &str) -> Result<f64, String> {
     number
         .filter(|number| (0.0..=SIMPLIFY_PX).contains(number))
         .ok_or_else(|| format!("{text:?} must be a number from 0 to {SIMPLIFY_PX}"))
+}
+
+fn parse_score(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok();
+    number
+        .filter(|number| (0.0..=1.0).contains(number))
+        .ok_or_else(|| format!("{text:?} must be a number from 0 to 1"))
 }
 
 /// Longest name of a program in results and logs.

@@ -9,6 +9,7 @@
 //! decides when a job is finished (the worker's `settle`).
 
 pub mod job;
+pub mod package;
 pub mod polygon;
 pub mod result;
 pub mod rle;

@@ -99,6 +99,8 @@ pub const BLOBS_BYTES: i64 = 8 * GIB;
 pub const DEAD_AGE: Duration = Duration::from_secs(14 * 24 * 3600);
 /// Dead letters of all tenants (default).
 pub const DEAD_BYTES: i64 = 2 * GIB;
+/// Model packages (default): dozens of large networks. Nothing is ever deleted by age.
+pub const MODELS_BYTES: i64 = 16 * GIB;
 /// How long the broker's notices are kept.
 pub const ADVISORIES_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// The broker's notices: room for a million of up to 512 bytes, as many as a tenant's queue has jobs by default. Without

@@ -42,6 +42,13 @@ pub const CANCELS_ALL: &str = "segment.cancel.*.*";
 /// Where stewards are asked about any tenant's models; see [`info`].
 pub const INFOS_ALL: &str = "segment.info.*";
 
+/// Object store bucket of model packages.
+pub const MODELS_BUCKET: &str = "models";
+/// Stream below [`MODELS_BUCKET`]. Source: NATS architecture decision record 20, "Object store".
+pub const MODELS_STREAM: &str = "OBJ_models";
+/// Subjects of [`MODELS_STREAM`]: parts of objects, and what is known of each object.
+pub const MODELS_SUBJECTS: [&str; 2] = ["$O.models.C.>", "$O.models.M.>"];
+
 /// Names of the headers of jobs, results and dead letters.
 pub mod header {
     /// Media type of the payload; on a job `image/*` means that the payload is the file itself.

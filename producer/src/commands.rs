@@ -2,6 +2,7 @@
 
 mod cancel;
 mod dead;
+mod model;
 mod result;
 mod setup;
 mod status;
@@ -13,7 +14,7 @@ use std::{
     process::ExitCode,
 };
 
-use segfleet_common::broker::{Broker, ConnectError, DeadError, StreamsError};
+use segfleet_common::broker::{Broker, ConnectError, DeadError, PackageError, StreamsError};
 use thiserror::Error;
 
 use crate::{
@@ -62,6 +63,9 @@ pub enum CommandError {
     /// A dead letter is neither shown, requeued nor dropped.
     #[error(transparent)]
     Dead(#[from] DeadError),
+    /// A model package is not pushed, found or removed.
+    #[error(transparent)]
+    Package(#[from] PackageError),
     /// A result cannot be had.
     #[error(transparent)]
     Result(#[from] ResultError),
@@ -93,6 +97,7 @@ impl CommandError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Submit(SubmitError::UnknownModel { .. } | SubmitError::TooLarge { .. })
+            | Self::Package(PackageError::NotFound { .. } | PackageError::Exists { .. })
             | Self::Out { .. }
             | Self::Usage(_) => Exit::Usage,
             Self::Steward(StewardError::Ended(_) | StewardError::Failed(_)) => Exit::NotOk,
@@ -101,6 +106,7 @@ impl CommandError {
             | Self::Streams(_)
             | Self::Submit(SubmitError::NotSetUp(_) | SubmitError::Unavailable { .. })
             | Self::Dead(_)
+            | Self::Package(PackageError::NotSetUp | PackageError::Broker(_))
             | Self::Cancel(_)
             | Self::Signals(_)
             | Self::Result(_) => Exit::Broker,
@@ -126,6 +132,7 @@ pub async fn run(args: Args) -> Result<Exit, CommandError> {
         Command::Result(args) => result::run(broker.clone(), args).await,
         Command::Status(args) => status::run(&broker, &args).await,
         Command::Dead(command) => dead::run(&broker, &command).await,
+        Command::Model(command) => model::run(&broker, command).await,
         Command::Cancel(args) => cancel::run(&broker, &args).await,
         // It has run already, over connections of its own.
         Command::Steward(_) => Ok(Exit::Ok),

@@ -4,8 +4,9 @@ use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum as _};
 use segfleet_common::{
-    args::{Format, OptionArgs, View, parse_bytes, parse_duration, parse_name},
+    args::{Format, OptionArgs, View, default_name, parse_bytes, parse_duration, parse_name},
     broker::{ConnectArgs, DeadFilter, Settings},
+    package::PackageRef,
     result::ErrorCode,
     subject::{JobId, ModelName, Tenant},
     telemetry::LogArgs,
@@ -55,6 +56,9 @@ pub enum Command {
     /// Look at the jobs that the fleet gave up on, try them again, or drop them
     #[command(subcommand)]
     Dead(DeadCommand),
+    /// Keep model packages in the broker, for workers to fetch when they start
+    #[command(subcommand)]
+    Model(ModelCommand),
     /// Run a steward, of which a fleet needs at least one, always
     ///
     /// It ends the jobs that the broker gave up on, answers `segfleet cancel` and questions about the queue, and
@@ -89,6 +93,59 @@ pub struct CancelArgs {
     /// Longest time to wait for the steward's answer about one job
     #[arg(long, default_value = "30s", value_name = "TIME", value_parser = parse_duration)]
     pub timeout: Duration,
+}
+
+/// What is done with model packages.
+#[derive(Debug, Subcommand)]
+pub enum ModelCommand {
+    /// Check a package by loading it, keep it, and let jobs for it be submitted
+    Push(ModelPushArgs),
+    /// List them
+    Ls,
+    /// Show all that is known of one
+    Show(ModelArgs),
+    /// Remove one version; workers that have it go on with it
+    Rm(ModelArgs),
+}
+
+/// Settings of `model push`.
+#[derive(Debug, ClapArgs)]
+pub struct ModelPushArgs {
+    /// A folder or a .tar with `model.onnx` and, unless the network describes itself, `model.toml`
+    #[arg(value_name = "DIR|TAR")]
+    pub package: PathBuf,
+
+    /// Who may submit jobs for it.
+    #[command(flatten)]
+    pub tenant: TenantArgs,
+
+    /// Who pushes it, for people to see [default: the user's and the host's name]
+    #[arg(long, env = "SEGFLEET_PUSHED_BY", value_name = "NAME", value_parser = parse_name)]
+    pub pushed_by: Option<String>,
+}
+
+impl ModelPushArgs {
+    /// Who pushes.
+    #[must_use]
+    pub fn pushed_by(&self) -> String {
+        self.pushed_by
+            .clone()
+            .unwrap_or_else(|| default_name("segfleet"))
+    }
+
+    /// Set-up keeps what the operator chose before.
+    #[must_use]
+    pub fn to_settings(&self) -> Settings {
+        Settings::default()
+    }
+}
+
+/// A model package.
+#[derive(Debug, ClapArgs)]
+pub struct ModelArgs {
+    /// Its name, and its version unless the one pushed last is meant
+    #[arg(value_name = "NAME[@VERSION]")]
+    pub model: PackageRef,
 }
 
 /// What is done with dead letters.
@@ -249,6 +306,10 @@ pub struct SetupArgs {
     /// Most bytes of dead letters (default 2GiB)
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     pub dead_max_bytes: Option<i64>,
+
+    /// Most bytes of model packages (default 16GiB)
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    pub models_max_bytes: Option<i64>,
 }
 
 impl SetupArgs {
@@ -269,6 +330,7 @@ impl SetupArgs {
             blobs_max_bytes: self.blobs_max_bytes,
             dead_max_age: self.dead_max_age,
             dead_max_bytes: self.dead_max_bytes,
+            models_max_bytes: self.models_max_bytes,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use segfleet_common::{
     broker::{DeadLetter, StreamStatus},
+    package::StoredPackage,
     result::{JobResult, Object, Outcome},
 };
 use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
@@ -181,6 +182,41 @@ pub fn dead(letters: &[DeadLetter]) -> String {
             size(letter.payload_bytes)
         )
     }));
+    lines.join("\n")
+}
+
+/// Model packages as a table.
+#[must_use]
+pub fn packages(packages: &[StoredPackage]) -> String {
+    let mut lines = vec![format!(
+        "{:<32}  {:>10}  {:<20}  {:<16}  {}",
+        "MODEL", "SIZE", "PUSHED", "LICENCE", "TASK"
+    )];
+    lines.extend(packages.iter().map(|package| {
+        format!(
+            "{:<32}  {:>10}  {:<20}  {:<16}  {}",
+            package.reference().to_string(),
+            size(package.size_bytes),
+            moment(package.pushed_at),
+            package.info.licence,
+            package.info.task
+        )
+    }));
+    lines.join("\n")
+}
+
+/// All that is known of a model package.
+#[must_use]
+pub fn package(package: &StoredPackage) -> String {
+    let lines = [
+        format!("model      {}", package.reference()),
+        format!("task       {}", package.info.task),
+        format!("licence    {}", package.info.licence),
+        format!("sha-256    {}", package.info.digest),
+        format!("size       {} bytes", package.size_bytes),
+        format!("pushed     {}", moment(package.pushed_at)),
+        format!("pushed by  {}", package.pushed_by),
+    ];
     lines.join("\n")
 }
 

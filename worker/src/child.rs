@@ -16,6 +16,7 @@
 use std::{
     fs,
     io::{self, Read, Write},
+    sync::Arc,
 };
 
 use bytes::Bytes;
@@ -31,9 +32,11 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
+    choice::{Loader, ModelChoice, ModelError},
     config::ChildArgs,
+    package::Package,
     process::{Draft, Failure, Host, Input, process},
-    segment::{self, UnknownModel},
+    segment::Segmenter,
     writer::ResultWriter,
 };
 
@@ -74,9 +77,9 @@ pub enum ChildError {
     /// The task's subject is not a job's.
     #[error(transparent)]
     Subject(#[from] JobSubjectError),
-    /// Parent and child are not of one version.
+    /// The model is another one than the parent's, or gone.
     #[error(transparent)]
-    Model(#[from] UnknownModel),
+    Model(#[from] ModelError),
     /// The system does not let it limit itself.
     #[error("the memory cannot be limited: {0}")]
     Limit(#[from] rustix::io::Errno),
@@ -131,16 +134,17 @@ impl Task {
 /// [`ChildError`], for the parent's log.
 pub fn run(args: &ChildArgs) -> Result<(), ChildError> {
     end_with_parent()?;
-    limit_memory(args.overhead_bytes)?;
+    let overhead_bytes = args.overhead_bytes + args.model.memory_bytes();
+    limit_memory(overhead_bytes)?;
     let mut parent = Parent {
         words: io::stdin().lock(),
         results: io::stdout().lock(),
-        overhead_bytes: args.overhead_bytes,
+        overhead_bytes,
         was_asked: false,
     };
     let Task { head, payload } = Task::read(&mut parent.words)?;
     let address: JobSubject = head.subject.parse()?;
-    let segmenter = segment::load(&args.model)?;
+    let segmenter = load(args)?;
     let input = Input {
         job: address.job.clone(),
         payload,
@@ -165,6 +169,19 @@ pub fn run(args: &ChildArgs) -> Result<(), ChildError> {
         limit_bytes: head.limit_bytes,
     };
     parent.hand_over(&writer.write(draft, outcome).payload)
+}
+
+/// Loads the parent's model, and no other that has taken its place on the disk.
+fn load(args: &ChildArgs) -> Result<Arc<dyn Segmenter>, ModelError> {
+    let mut loader = Loader::new(&args.load, 1);
+    match (&args.model, &args.digest) {
+        (ModelChoice::Package(path), Some(digest)) => {
+            let package = Package::open(path)?;
+            package.check_digest(digest)?;
+            loader.load_package(&package)
+        }
+        (model, _) => loader.load(model),
+    }
 }
 
 /// Reads a child's result, which may be anything: it comes from a process that may be broken.
@@ -196,7 +213,7 @@ pub(crate) fn read_result(bytes: &[u8], address: &JobSubject) -> Result<(Draft, 
 struct Parent<R, W> {
     words: R,
     results: W,
-    /// What the child may take beside its image.
+    /// What the child may take beside the memory for its image.
     overhead_bytes: u64,
     was_asked: bool,
 }

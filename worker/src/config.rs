@@ -22,10 +22,11 @@ use segfleet_common::{
 #[cfg(debug_assertions)]
 use crate::failpoint::Step;
 use crate::{
+    choice::{LoadArgs, Loader, ModelChoice},
     failpoint::Failpoint,
     isolate::{Isolate, Isolation},
     memory::container_limit_bytes,
-    segment::{self, Segmenter},
+    segment::Segmenter,
 };
 
 /// Slots per thread where nothing is said: enough to hide the network behind computing.
@@ -39,6 +40,8 @@ const LEAST_IMAGE_MEMORY_BYTES: u64 = 32 * 1024 * 1024;
 const UNKNOWN_MEMORY_BYTES: u64 = 512 * 1024 * 1024;
 /// Shorter times would be over before a process has started.
 const LEAST_RUN_TIME: Duration = Duration::from_secs(1);
+/// Folder of fetched models within the user's cache.
+const CACHED_MODELS: &str = "models";
 /// How long nothing may move while jobs wait and slots are free.
 const STALL_TIME: Duration = Duration::from_secs(30);
 
@@ -68,17 +71,68 @@ pub enum Command {
     Segment(SegmentArgs),
     /// Trace the objects of a mask, without a model and without a broker
     Outline(OutlineArgs),
+    /// Look at a model package
+    #[command(subcommand)]
+    Model(ModelCommand),
     /// Do one job for a worker that does not trust its image
     #[command(hide = true)]
     Child(ChildArgs),
+}
+
+/// What is done with a package.
+#[derive(Debug, Subcommand)]
+pub enum ModelCommand {
+    /// Load a package and run it once, and say what it is
+    Check(CheckArgs),
+}
+
+impl Command {
+    /// How models are loaded, where the command loads any.
+    #[must_use]
+    pub fn load_args(&self) -> Option<&LoadArgs> {
+        match self {
+            Self::Run(args) => Some(&args.load),
+            Self::Segment(args) => Some(&args.load),
+            Self::Model(ModelCommand::Check(args)) => Some(&args.load),
+            Self::Child(args) => Some(&args.load),
+            Self::Outline(_) => None,
+        }
+    }
+}
+
+/// Settings of `model check`.
+#[derive(Debug, clap::Args)]
+pub struct CheckArgs {
+    /// The package: a folder or a tar with model.onnx and model.toml, or an ONNX file of Ultralytics
+    pub path: PathBuf,
+
+    /// Write one JSON object
+    #[arg(long)]
+    pub json: bool,
+
+    /// Write the package into this tar, as `segfleet model push` keeps it
+    #[arg(long, value_name = "FILE")]
+    pub pack: Option<PathBuf>,
+
+    /// How it is loaded.
+    #[command(flatten, next_help_heading = "Models")]
+    pub load: LoadArgs,
 }
 
 /// Settings of `child`.
 #[derive(Debug, clap::Args)]
 pub struct ChildArgs {
     /// Model to use
-    #[arg(long, value_name = "NAME")]
-    pub model: ModelName,
+    #[arg(long, value_name = "MODEL")]
+    pub model: ModelChoice,
+
+    /// Digest that its package must have
+    #[arg(long, value_name = "SHA256")]
+    pub digest: Option<String>,
+
+    /// How it is loaded.
+    #[command(flatten)]
+    pub load: LoadArgs,
 
     /// Memory that it may take beside what its image needs.
     #[arg(long)]
@@ -92,15 +146,16 @@ pub struct ChildArgs {
 /// Settings of `run`.
 #[derive(Debug, clap::Args)]
 pub struct RunArgs {
-    /// Model to serve; may be repeated or have commas. Built in: mock, threshold
+    /// Model to serve: one that the broker keeps (`NAME` or `NAME@VERSION`), the path of a package, or one built in (mock,
+    /// threshold); may be repeated or have commas
     #[arg(
         long = "model",
         env = "SEGFLEET_MODELS",
         required = true,
         value_delimiter = ',',
-        value_name = "NAME"
+        value_name = "MODEL"
     )]
-    pub models: Vec<ModelName>,
+    pub models: Vec<ModelChoice>,
 
     /// Tenant whose jobs to take; may be repeated or have commas
     #[arg(
@@ -141,6 +196,20 @@ pub struct RunArgs {
     #[cfg(debug_assertions)]
     #[arg(long, hide = true, value_name = "STEP")]
     pub die_at: Option<Step>,
+
+    /// Folder that keeps fetched models; workers of one machine may share it [default: segfleet/models in the user's
+    /// cache]
+    #[arg(
+        long,
+        env = "SEGFLEET_MODEL_CACHE",
+        value_name = "DIR",
+        help_heading = "Models"
+    )]
+    pub model_cache: Option<PathBuf>,
+
+    /// How models are loaded.
+    #[command(flatten, next_help_heading = "Models")]
+    pub load: LoadArgs,
 
     /// How large an image may be.
     #[command(flatten, next_help_heading = "Limits")]
@@ -197,9 +266,9 @@ pub struct SegmentArgs {
     /// The image file, `-` for standard input
     pub image: PathBuf,
 
-    /// Model to use. Built in: mock, threshold
-    #[arg(long, value_name = "NAME")]
-    pub model: ModelName,
+    /// Model to use, a name or the path of a package. Built in: mock, threshold
+    #[arg(long, value_name = "MODEL")]
+    pub model: ModelChoice,
 
     /// How the result is written
     #[arg(long, default_value = "table", value_name = "FORMAT")]
@@ -212,6 +281,10 @@ pub struct SegmentArgs {
     /// What is wanted of the outlines.
     #[command(flatten)]
     pub options: OptionArgs,
+
+    /// How the model is loaded.
+    #[command(flatten, next_help_heading = "Models")]
+    pub load: LoadArgs,
 
     /// How large an image may be.
     #[command(flatten, next_help_heading = "Limits")]
@@ -278,21 +351,26 @@ pub struct Config {
     pub failpoint: Failpoint,
 }
 
+impl RunArgs {
+    /// Where fetched models are kept.
+    #[must_use]
+    pub fn model_cache(&self) -> PathBuf {
+        let of_user = || Some(self.load.engine.cache()?.join(CACHED_MODELS));
+        let named = self.model_cache.clone().or_else(of_user);
+        // A user without a home fetches again after each start of the machine.
+        named.unwrap_or_else(|| std::env::temp_dir().join(CACHED_MODELS))
+    }
+}
+
 impl Config {
     /// Checks the arguments and loads the models.
     ///
     /// # Errors
     /// Every mistake, one a line.
     pub fn build(args: RunArgs) -> Result<Self, String> {
-        let mut mistakes = Vec::new();
-        let mut models: Vec<(ModelName, Arc<dyn Segmenter>)> = Vec::new();
-        for name in args.models {
-            match segment::load(&name) {
-                _ if models.iter().any(|(served, _)| *served == name) => {}
-                Ok(segmenter) => models.push((name, segmenter)),
-                Err(error) => mistakes.push(format!("--model: {error}")),
-            }
-        }
+        let cpus = || thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let n_threads = args.threads.map_or_else(cpus, NonZeroUsize::get);
+        let (models, mut mistakes) = load_models(&args.models, &args.load, n_threads);
         let mut tenants = args.tenants;
         tenants.sort();
         tenants.dedup();
@@ -316,8 +394,6 @@ impl Config {
         if !mistakes.is_empty() {
             return Err(mistakes.join("\n"));
         }
-        let cpus = || thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        let n_threads = args.threads.map_or_else(cpus, NonZeroUsize::get);
         Ok(Self {
             name: args.name.unwrap_or_else(|| default_name("worker")),
             connect: args.connect,
@@ -338,6 +414,46 @@ impl Config {
                 at: args.die_at,
             },
         })
+    }
+}
+
+type Models = Vec<(ModelName, Arc<dyn Segmenter>)>;
+
+/// Loads each model once, and says what is wrong with the others.
+fn load_models(
+    choices: &[ModelChoice],
+    args: &LoadArgs,
+    n_threads: usize,
+) -> (Models, Vec<String>) {
+    let mut loader = Loader::new(args, n_threads);
+    let mut models = Models::new();
+    let mut mistakes = Vec::new();
+    for (index, choice) in choices.iter().enumerate() {
+        if choices[..index].contains(choice) {
+            continue;
+        }
+        match loader
+            .load(choice)
+            .map(|model| (served_name(choice, &*model), model))
+        {
+            Ok((name, _)) if models.iter().any(|(served, _)| *served == name) => {
+                mistakes.push(format!("--model: {choice}: there is another model {name}"));
+            }
+            Ok(named) => models.push(named),
+            Err(error) => mistakes.push(format!("--model: {error}")),
+        }
+    }
+    (models, mistakes)
+}
+
+/// The name under which a model is served: its package's, or the one by which it was chosen.
+fn served_name(choice: &ModelChoice, model: &dyn Segmenter) -> ModelName {
+    match choice {
+        ModelChoice::Named(name) => name.clone(),
+        ModelChoice::Package(_) | ModelChoice::Stored(_) => {
+            let name = model.info().name.parse();
+            name.expect("a package's name was checked")
+        }
     }
 }
 

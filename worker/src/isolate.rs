@@ -5,7 +5,9 @@
 
 mod kept;
 
-use std::{io, os::unix::process::ExitStatusExt as _, path::PathBuf, time::Duration};
+use std::{
+    ffi::OsString, io, os::unix::process::ExitStatusExt as _, path::PathBuf, time::Duration,
+};
 
 use clap::ValueEnum;
 use segfleet_common::{
@@ -21,6 +23,7 @@ use tokio::{
 use self::kept::{End, Kept};
 use crate::{
     child::{self, GO, Task},
+    choice::child_args,
     memory::Reservation,
     pool::Turn,
     process::Draft,
@@ -230,14 +233,15 @@ async fn employ(
     }
 }
 
-fn args(worker: &Worker, source: &Source) -> Vec<String> {
+fn args(worker: &Worker, source: &Source) -> Vec<OsString> {
     let DecodeLimits {
         side_px,
         pixels,
         file_bytes,
     } = worker.limits;
+    let mut args: Vec<OsString> = vec!["child".into()];
+    args.extend(child_args(&*source.segmenter, &source.model));
     let settings = [
-        ("--model", source.model.to_string()),
         ("--max-side-px", side_px.to_string()),
         ("--max-pixels", pixels.to_string()),
         ("--max-file-bytes", file_bytes.to_string()),
@@ -245,13 +249,15 @@ fn args(worker: &Worker, source: &Source) -> Vec<String> {
             "--overhead-bytes",
             worker.memory.overhead_bytes().to_string(),
         ),
+        // Its last words are for what a crash says.
+        ("--log", "warn".to_owned()),
     ];
-    let settings = settings
-        .into_iter()
-        .flat_map(|(name, value)| [name.to_owned(), value]);
-    std::iter::once("child".to_owned())
-        .chain(settings)
-        .collect()
+    args.extend(
+        settings
+            .into_iter()
+            .flat_map(|(name, value)| [name.into(), value.into()]),
+    );
+    args
 }
 
 /// Tells the child its task, waits for memory and for a turn, and reads its result. An error is a broken pipe.

@@ -1,5 +1,6 @@
-//! The commands that need no broker: [`segment()`] and [`outline()`].
+//! The commands that need no broker: [`segment()`], [`outline()`] and [`check()`].
 
+mod check;
 mod mask_file;
 mod outline;
 mod segment;
@@ -13,10 +14,11 @@ use std::{
 use segfleet_common::{forms::Document, result::JobError, stdout};
 use thiserror::Error;
 
+pub use check::check;
 pub use outline::outline;
 pub use segment::segment;
 
-use crate::segment::UnknownModel;
+use crate::choice::ModelError;
 
 /// A file of which nothing came.
 #[derive(Debug, Error)]
@@ -40,9 +42,9 @@ pub enum LocalError {
     /// A picture would be printed.
     #[error("a picture is not for a terminal; say where with --out FILE")]
     Terminal,
-    /// There is no such model.
+    /// The model is not to be had.
     #[error(transparent)]
-    Model(#[from] UnknownModel),
+    Model(#[from] ModelError),
     /// The image or mask cannot be read, or has too much in it.
     #[error("{path}: {error}", path = .path.display())]
     Image {

@@ -1,13 +1,16 @@
 //! The `segfleet-worker` command.
 
-use std::process::ExitCode;
+use std::{os::unix::process::CommandExt as _, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::Parser;
 use segfleet_common::{shutdown, telemetry};
 use segfleet_worker::{
     child,
-    config::{Args, Command, Config},
+    choice::ModelError,
+    config::{Args, Command, Config, ModelCommand, RunArgs},
+    engine::QUIET,
+    fetch::fetch_models,
     local::{self, LocalError},
     run,
 };
@@ -22,15 +25,17 @@ fn main() -> ExitCode {
     if let Err(error) = telemetry::init(&args.log) {
         return complain(&error.to_string(), USAGE);
     }
+    let load = args.command.load_args();
+    if load.is_some_and(|load| !load.engine.is_quiet()) {
+        return complain(&start_quietly().to_string(), NOT_OK);
+    }
     match args.command {
-        Command::Run(args) => match Config::build(args) {
-            Ok(config) => {
-                serve(config).unwrap_or_else(|error| complain(&format!("{error:#}"), NOT_OK))
-            }
-            Err(mistakes) => complain(&mistakes, USAGE),
-        },
+        Command::Run(args) => {
+            serve(args).unwrap_or_else(|error| complain(&format!("{error:#}"), NOT_OK))
+        }
         Command::Segment(args) => end(local::segment(&args)),
         Command::Outline(args) => end(local::outline(&args).map(|()| true)),
+        Command::Model(ModelCommand::Check(args)) => end(local::check(&args).map(|()| true)),
         Command::Child(args) => match child::run(&args) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => complain(&error.to_string(), NOT_OK),
@@ -38,19 +43,34 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(config: Config) -> anyhow::Result<ExitCode> {
+/// Starts this process anew with the variable that keeps ONNX Runtime from sending usage data: the library looks for it
+/// in the environment that a process began with. Returns only if that fails.
+fn start_quietly() -> std::io::Error {
+    let (name, value) = QUIET;
+    let mut arguments = std::env::args_os();
+    let mut command = std::process::Command::new("/proc/self/exe");
+    command.arg0(arguments.next().unwrap_or_default());
+    command.args(arguments).env(name, value).exec()
+}
+
+fn serve(mut args: RunArgs) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Runtime::new().context("failed to start the runtime")?;
-    let report = runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let shutdown = shutdown::on_signal().context("failed to listen for signals")?;
-        anyhow::Ok(run(config, shutdown).await?)
-    })?;
+        fetch_models(&mut args, &shutdown).await?;
+        if shutdown.is_cancelled() {
+            return Ok(ExitCode::SUCCESS);
+        }
+        let config = match Config::build(args) {
+            Ok(config) => config,
+            Err(mistakes) => return Ok(complain(&mistakes, USAGE)),
+        };
+        let report = run(config, shutdown).await?;
+        anyhow::Ok(ExitCode::from(if report.is_good() { 0 } else { NOT_OK }))
+    });
     // A thread may still be in a job that was given back; it must not keep the process.
     runtime.shutdown_background();
-    Ok(if report.is_good() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(NOT_OK)
-    })
+    ended
 }
 
 fn end(ended: Result<bool, LocalError>) -> ExitCode {
@@ -60,10 +80,11 @@ fn end(ended: Result<bool, LocalError>) -> ExitCode {
         Err(error) => complain(
             &error.to_string(),
             match error {
-                LocalError::Model(_) | LocalError::Terminal => USAGE,
-                LocalError::Read { .. } | LocalError::Write { .. } | LocalError::Image { .. } => {
-                    NOT_OK
-                }
+                LocalError::Model(ModelError::Unknown(_)) | LocalError::Terminal => USAGE,
+                LocalError::Model(ModelError::Engine(_) | ModelError::Package(_))
+                | LocalError::Read { .. }
+                | LocalError::Write { .. }
+                | LocalError::Image { .. } => NOT_OK,
             },
         ),
     }

@@ -76,7 +76,8 @@ impl Mask {
         mask
     }
 
-    fn background(width_px: u32, height_px: u32) -> Self {
+    /// Makes a mask without foreground.
+    pub(crate) fn background(width_px: u32, height_px: u32) -> Self {
         let words_per_row = (width_px as usize).div_ceil(WORD_VALUES);
         Self {
             width_px,
@@ -84,6 +85,13 @@ impl Mask {
             words_per_row,
             words: vec![0; words_per_row * height_px as usize],
         }
+    }
+
+    /// Makes pixels of row `y` foreground; columns beyond the width are left alone.
+    pub(crate) fn fill(&mut self, y: u32, columns: Range<u32>) {
+        let start = y as usize * self.words_per_row;
+        let row = &mut self.words[start..start + self.words_per_row];
+        fill(row, columns.start..columns.end.min(self.width_px));
     }
 
     /// Width in pixels.

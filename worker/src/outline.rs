@@ -20,6 +20,8 @@ mod simplify;
 mod walk;
 mod weave;
 
+use std::borrow::Borrow;
+
 use segfleet_common::{job::Connectivity, polygon::Polygon, result::Object};
 use thiserror::Error;
 
@@ -181,11 +183,11 @@ pub fn outline_labels<T: Copy + Eq + Into<u32>>(
 ///
 /// # Errors
 /// [`OutlineError`], as of [`outline_mask`].
-pub fn outline_placed(
-    masks: &[PlacedMask],
+pub fn outline_placed<M: Borrow<PlacedMask>>(
+    masks: &[M],
     options: &OutlineOptions,
 ) -> Result<Vec<(usize, Object)>, OutlineError> {
-    let indexed = || masks.iter().enumerate();
+    let indexed = || masks.iter().map(Borrow::borrow).enumerate();
     let chosen = || indexed().filter(|(_, placed)| options.is_object(placed.mask.area_px()));
     options.check_count(chosen().count())?;
     let mut tracer = Tracer::new(options);

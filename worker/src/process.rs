@@ -21,10 +21,9 @@ use segfleet_common::{
 };
 
 use crate::{
-    outline::{
-        CORNER_BYTES, OutlineError, OutlineOptions, SIMPLIFIED_VERTEX_BYTES, Simplify, outline_mask,
-    },
-    segment::{SegmentError, Segmenter},
+    found::outline_found,
+    outline::{CORNER_BYTES, OutlineError, OutlineOptions, SIMPLIFIED_VERTEX_BYTES, Simplify},
+    segment::{Ask, SegmentError, Segmenter},
 };
 
 /// Memory that outlines may take however small the image, in bytes: a million corners.
@@ -161,7 +160,7 @@ pub fn process<H: Host>(
     let job =
         wire::read_job(&message).inspect_err(|_| draft.metadata = wire::read_metadata(&message))?;
     draft.metadata = job.metadata;
-    check_served(&job.options)?;
+    check_served(&job.options, segmenter)?;
 
     let started = Instant::now();
     let opened = decode::open(&job.image, limits)?;
@@ -173,20 +172,24 @@ pub fn process<H: Host>(
     host.check_wanted().map_err(Failure::Host)?;
 
     let started = Instant::now();
-    let segmentation = segmenter.segment(&decoded.image, &input.job)?;
+    let ask = Ask {
+        job: &input.job,
+        score_threshold: job.options.score_threshold,
+    };
+    let segmentation = segmenter.segment(&decoded.image, &ask)?;
     note(draft, Stage::Segment, started);
     draft
         .timings
         .insert(Stage::Preprocess, segmentation.preprocess);
     draft.timings.insert(Stage::Infer, segmentation.infer);
-    // The mask has all that is needed from here on.
+    // The masks have all that is needed from here on.
     drop(decoded.image);
 
     let started = Instant::now();
     // Outlines may take what the image has given back.
     let memory_bytes = need_bytes.max(LEAST_OUTLINE_BYTES);
     let options = outline_options(&job.options, memory_bytes);
-    let mut objects = outline_mask(&segmentation.mask, &options)?;
+    let mut objects = outline_found(&segmentation.found, &options)?;
     give_forms(&mut objects, &job.options, &decoded.info, memory_bytes)?;
     note(draft, Stage::Outline, started);
     Ok(objects)
@@ -265,12 +268,14 @@ fn check_rle(n_changes: u64, most: u64) -> Result<(), JobError> {
     Err(JobError::new(ErrorCode::ResultTooLarge, message))
 }
 
-/// Refuses what this version does not carry out: silence would be a wrong answer.
-fn check_served(options: &Options) -> Result<(), JobError> {
-    if options.score_threshold.is_none() {
+/// Refuses what the model cannot carry out: silence would be a wrong answer.
+fn check_served(options: &Options, segmenter: &dyn Segmenter) -> Result<(), JobError> {
+    if options.score_threshold.is_none() || segmenter.scores() {
         return Ok(());
     }
-    let message =
-        "option score_threshold is for models that score, which this version has not; leave it out";
+    let message = format!(
+        "option score_threshold is for models that score, which {} does not; leave it out",
+        segmenter.info().name
+    );
     Err(JobError::new(ErrorCode::BadOption, message))
 }

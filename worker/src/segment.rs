@@ -5,7 +5,7 @@ mod faulty;
 mod mock;
 mod threshold;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{ffi::OsString, fmt, sync::Arc, time::Duration};
 
 use image::DynamicImage;
 use segfleet_common::{
@@ -17,26 +17,44 @@ use thiserror::Error;
 pub use mock::Mock;
 pub use threshold::Threshold;
 
-use crate::mask::Mask;
+use crate::found::Found;
 
 /// A model, loaded once and used by all threads of a worker.
 pub trait Segmenter: fmt::Debug + Send + Sync {
     /// What results say of the model.
     fn info(&self) -> &ModelInfo;
 
-    /// Segments one upright image of any colour type. May take long; runs on the CPU pool. `job` seeds
-    /// whatever is random, so that a retry answers the same.
+    /// Whether its objects have scores, and [`Ask::score_threshold`] a meaning.
+    fn scores(&self) -> bool {
+        false
+    }
+
+    /// The arguments by which a child process loads the same model; none for one that its name tells.
+    fn child_args(&self) -> Vec<OsString> {
+        Vec::new()
+    }
+
+    /// Segments one upright image of any colour type. May take long; runs on the CPU pool.
     ///
     /// # Errors
     /// [`SegmentError`] when the model fails; the job is tried again.
-    fn segment(&self, image: &DynamicImage, job: &JobId) -> Result<Segmentation, SegmentError>;
+    fn segment(&self, image: &DynamicImage, ask: &Ask<'_>) -> Result<Segmentation, SegmentError>;
+}
+
+/// What a job asks of a model.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// Seeds whatever is random, so that a retry answers the same.
+    pub job: &'a JobId,
+    /// Objects scored lower are left out, 0 to 1; the model's own threshold where there is none.
+    pub score_threshold: Option<f64>,
 }
 
 /// What a model found.
 #[derive(Debug)]
 pub struct Segmentation {
-    /// The foreground, of the image's size; its components are the objects.
-    pub mask: Mask,
+    /// The objects, in pixels of the image.
+    pub found: Found,
     /// Time spent bringing the image into the model's form.
     pub preprocess: Duration,
     /// Time spent in the model.
@@ -51,7 +69,13 @@ pub struct SegmentError(pub String);
 /// A model that this worker does not have.
 #[derive(Debug, PartialEq, Eq, Error)]
 #[error("model {0} is not built in; there are: {names}", names = BUILT_IN_MODELS.join(", "))]
-pub struct UnknownModel(ModelName);
+pub struct UnknownModel(pub(crate) ModelName);
+
+/// Whether a model is one that every worker has.
+#[must_use]
+pub fn is_built_in(model: &ModelName) -> bool {
+    load(model).is_ok()
+}
 
 /// Loads a model by its name.
 ///

@@ -49,6 +49,8 @@ pub struct Settings {
     pub dead_max_age: Option<Duration>,
     /// Most bytes of dead letters.
     pub dead_max_bytes: Option<i64>,
+    /// Most bytes of model packages.
+    pub models_max_bytes: Option<i64>,
 }
 
 impl Settings {
@@ -58,6 +60,7 @@ impl Settings {
             Kind::Results(_) => (self.results_max_bytes, self.results_max_age),
             Kind::Blobs(_) => (self.blobs_max_bytes, self.blobs_max_age),
             Kind::Dead => (self.dead_max_bytes, self.dead_max_age),
+            Kind::Models => (self.models_max_bytes, None),
             Kind::Advisories => (None, None),
         };
         config.max_bytes = max_bytes.unwrap_or(config.max_bytes);

@@ -23,17 +23,19 @@ pub(super) enum Kind<'a> {
     Blobs(&'a Tenant),
     Dead,
     Advisories,
+    Models,
 }
 
 impl<'a> Kind<'a> {
-    /// The streams that a tenant needs; the last two are everybody's.
-    pub(super) fn of_tenant(tenant: &'a Tenant) -> [Self; 5] {
+    /// The streams that a tenant needs; the last three are everybody's.
+    pub(super) fn of_tenant(tenant: &'a Tenant) -> [Self; 6] {
         [
             Self::Jobs(tenant),
             Self::Results(tenant),
             Self::Blobs(tenant),
             Self::Dead,
             Self::Advisories,
+            Self::Models,
         ]
     }
 
@@ -44,6 +46,7 @@ impl<'a> Kind<'a> {
             Self::Blobs(tenant) => subject::blobs_stream(tenant),
             Self::Dead => subject::DEAD_STREAM.to_owned(),
             Self::Advisories => subject::ADVISORIES_STREAM.to_owned(),
+            Self::Models => subject::MODELS_STREAM.to_owned(),
         }
     }
 
@@ -95,6 +98,12 @@ impl<'a> Kind<'a> {
                 config.subjects = subject::ADVISORIES_SUBJECTS.map(str::to_owned).to_vec();
                 config.discard = DiscardPolicy::Old;
             }
+            Self::Models => {
+                config.subjects = subject::MODELS_SUBJECTS.map(str::to_owned).to_vec();
+                config.allow_direct = true;
+                // What is known of an object is replaced by a roll-up. Clients do not write here.
+                config.allow_rollup = true;
+            }
         }
     }
 
@@ -107,6 +116,7 @@ impl<'a> Kind<'a> {
             Self::Blobs(_) => (limits::BLOBS_BYTES, limits::BLOBS_AGE),
             Self::Dead => (limits::DEAD_BYTES, limits::DEAD_AGE),
             Self::Advisories => (limits::ADVISORIES_BYTES, limits::ADVISORIES_AGE),
+            Self::Models => (limits::MODELS_BYTES, Duration::ZERO),
         };
         config.max_bytes = max_bytes;
         config.max_age = max_age;

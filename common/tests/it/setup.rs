@@ -66,6 +66,7 @@ async fn run_again_it_changes_what_changed_and_says_so() {
         .await
         .expect("set up");
     let expected = [
+        "created  OBJ_models",
         "created  ADVISORIES",
         "created  ADVISORIES janitor",
         "created  DEAD",

@@ -59,6 +59,20 @@ impl Fleet {
         self.workers.push(child);
     }
 
+    /// Starts a worker with one thread and these arguments and variables, in a cache of its own.
+    pub(crate) fn start_worker_with(&mut self, args: &[&str], variables: &[(&str, &Path)]) {
+        let mut command = Command::new(bin("segfleet-worker"));
+        let child = clean(&mut command)
+            .args(["run", "--threads", "1"])
+            .args(args)
+            .env("NATS_URL", self.server.url())
+            .envs(variables.iter().copied())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("segfleet-worker starts");
+        self.workers.push(child);
+    }
+
     /// Sends SIGTERM to the workers and waits for their exit codes.
     pub(crate) fn stop_workers(&mut self) -> Vec<Option<i32>> {
         for worker in &self.workers {
@@ -156,7 +170,12 @@ pub(crate) fn sample(name: &str) -> String {
 
 /// What a script of deploy/clients prints: the path of a program.
 pub(crate) fn client(script: &str) -> PathBuf {
-    let found = Command::new(deploy().join("clients").join(script))
+    found_by(&format!("clients/{script}"))
+}
+
+/// What a script of deploy prints that finds something, and here must not fetch it.
+pub(crate) fn found_by(script: &str) -> PathBuf {
+    let found = Command::new(deploy().join(script))
         .arg("--no-fetch")
         .output()
         .expect(script);

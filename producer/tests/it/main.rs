@@ -7,6 +7,7 @@ mod dead;
 mod documents;
 mod fleet;
 mod many;
+mod model;
 mod readme;
 #[path = "../../../common/tests/it/server.rs"]
 mod server;

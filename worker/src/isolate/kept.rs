@@ -4,6 +4,7 @@
 //! or a process that it left behind does with its pipes.
 
 use std::{
+    ffi::OsString,
     io,
     path::Path,
     process::{ExitStatus, Stdio},
@@ -18,6 +19,8 @@ use tokio::{
     select,
     time::timeout,
 };
+
+use crate::engine::QUIET;
 
 /// How long a child may take to be gone after its last word.
 const DYING_TIMEOUT: Duration = Duration::from_secs(5);
@@ -58,10 +61,11 @@ impl Kept {
     ///
     /// To be called on a thread that lives as long as the process: the child asks the system to be killed when its
     /// parent *thread* ends.
-    pub(super) fn start(program: &Path, args: &[String]) -> io::Result<Self> {
+    pub(super) fn start(program: &Path, args: &[OsString]) -> io::Result<Self> {
         let mut child = Command::new(program)
             .args(args)
             .env_clear()
+            .env(QUIET.0, QUIET.1)
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

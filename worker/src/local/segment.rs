@@ -12,9 +12,9 @@ use segfleet_common::{
 
 use super::{LocalError, put, read};
 use crate::{
+    choice::Loader,
     config::SegmentArgs,
     process::{Draft, Failure, Input, Unbounded, process},
-    segment,
     writer::ResultWriter,
 };
 
@@ -35,7 +35,7 @@ pub fn segment(args: &SegmentArgs) -> Result<bool, LocalError> {
 }
 
 fn result_of(args: &SegmentArgs, image: Bytes) -> Result<JobResult, LocalError> {
-    let segmenter = segment::load(&args.model)?;
+    let segmenter = Loader::new(&args.load, 1).load(&args.model)?;
     let job = Job {
         image,
         options: args.options.to_options(args.format),

@@ -4,9 +4,9 @@
 use std::{hint::black_box, process, thread, time::Duration};
 
 use image::DynamicImage;
-use segfleet_common::{result::ModelInfo, subject::JobId};
+use segfleet_common::result::ModelInfo;
 
-use super::{Mock, SegmentError, Segmentation, Segmenter, built_in};
+use super::{Ask, Mock, SegmentError, Segmentation, Segmenter, built_in};
 
 /// Width of an image that aborts the process.
 const ABORTS_PX: u32 = 101;
@@ -44,7 +44,7 @@ impl Segmenter for Faulty {
         &self.info
     }
 
-    fn segment(&self, image: &DynamicImage, job: &JobId) -> Result<Segmentation, SegmentError> {
+    fn segment(&self, image: &DynamicImage, ask: &Ask<'_>) -> Result<Segmentation, SegmentError> {
         match image.width() {
             ABORTS_PX => process::abort(),
             NEVER_ENDS_PX => loop {
@@ -56,7 +56,7 @@ impl Segmenter for Faulty {
             SLOW_PX => thread::sleep(SLOW),
             _ => {}
         }
-        Mock::new().segment(image, job)
+        Mock::new().segment(image, ask)
     }
 }
 

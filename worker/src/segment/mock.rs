@@ -1,26 +1,35 @@
 //! [`Mock`]: a square anywhere, for trying the fleet without a model.
 
-use std::time::Duration;
+use std::{ffi::OsString, thread, time::Duration};
 
 use image::DynamicImage;
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use segfleet_common::{result::ModelInfo, subject::JobId};
 
-use super::{SegmentError, Segmentation, Segmenter, built_in};
-use crate::mask::Mask;
+use super::{Ask, SegmentError, Segmentation, Segmenter, built_in};
+use crate::{found::Found, mask::Mask};
 
 /// Answers a square of an eighth to a half of the shorter side, at a place that only the job's id decides.
 #[derive(Debug)]
 pub struct Mock {
     info: ModelInfo,
+    /// How long it waits for each image.
+    wait: Duration,
 }
 
 impl Mock {
     /// Makes the model.
     #[must_use]
     pub fn new() -> Self {
+        Self::waiting(Duration::ZERO)
+    }
+
+    /// Makes one that waits for each image without computing, as if an accelerator did.
+    #[must_use]
+    pub fn waiting(wait: Duration) -> Self {
         Self {
             info: built_in("mock"),
+            wait,
         }
     }
 }
@@ -36,10 +45,21 @@ impl Segmenter for Mock {
         &self.info
     }
 
-    fn segment(&self, image: &DynamicImage, job: &JobId) -> Result<Segmentation, SegmentError> {
+    fn child_args(&self) -> Vec<OsString> {
+        if self.wait.is_zero() {
+            return Vec::new();
+        }
+        let wait = format!("{}ms", self.wait.as_millis());
+        ["--model", "mock", "--simulate", &wait]
+            .map(OsString::from)
+            .to_vec()
+    }
+
+    fn segment(&self, image: &DynamicImage, ask: &Ask<'_>) -> Result<Segmentation, SegmentError> {
+        thread::sleep(self.wait);
         let (width, height) = (image.width(), image.height());
         // This generator's numbers are part of its contract: every worker and every version draws the same.
-        let mut random = ChaCha8Rng::from_seed(seed(job));
+        let mut random = ChaCha8Rng::from_seed(seed(ask.job));
         let shorter = width.min(height);
         let side = random.random_range((shorter / 8).max(1)..=(shorter / 2).max(1));
         let left = random.random_range(0..=width - side);
@@ -48,9 +68,9 @@ impl Segmenter for Mock {
             |x: u32, y: u32| (left..left + side).contains(&x) && (top..top + side).contains(&y);
         let mask = Mask::from_fn(width, height, inside);
         Ok(Segmentation {
-            mask,
+            found: Found::Foreground(mask),
             preprocess: Duration::ZERO,
-            infer: Duration::ZERO,
+            infer: self.wait,
         })
     }
 }
@@ -71,7 +91,15 @@ mod tests {
     fn square(job: &str, width: u32, height: u32) -> Mask {
         let image = DynamicImage::new_luma8(width, height);
         let job = job.parse().expect("a token");
-        Mock::new().segment(&image, &job).expect("never fails").mask
+        let ask = Ask {
+            job: &job,
+            score_threshold: None,
+        };
+        let segmentation = Mock::new().segment(&image, &ask).expect("never fails");
+        let Found::Foreground(mask) = segmentation.found else {
+            panic!("{segmentation:?}")
+        };
+        mask
     }
 
     #[test]

@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use image::{DynamicImage, GrayImage, Luma};
-use segfleet_common::{result::ModelInfo, subject::JobId};
+use segfleet_common::result::ModelInfo;
 
-use super::{SegmentError, Segmentation, Segmenter, built_in};
-use crate::mask::Mask;
+use super::{Ask, SegmentError, Segmentation, Segmenter, built_in};
+use crate::{found::Found, mask::Mask};
 
 /// Number of grey levels.
 const LEVELS: usize = 256;
@@ -43,14 +43,14 @@ impl Segmenter for Threshold {
         &self.info
     }
 
-    fn segment(&self, image: &DynamicImage, _job: &JobId) -> Result<Segmentation, SegmentError> {
+    fn segment(&self, image: &DynamicImage, _ask: &Ask<'_>) -> Result<Segmentation, SegmentError> {
         let started = Instant::now();
         let grey = grey(image);
         let preprocess = started.elapsed();
         let mask = binarise(&grey);
         let infer: Duration = started.elapsed() - preprocess;
         Ok(Segmentation {
-            mask,
+            found: Found::Foreground(mask),
             preprocess,
             infer,
         })

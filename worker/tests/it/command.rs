@@ -99,11 +99,11 @@ fn what_cannot_be_segmented_says_why() {
             "/nowhere cannot be read: No such file",
         ),
         (
-            vec!["run", "--model", "u2"],
+            vec!["run", "--model", "./nowhere"],
             2,
-            "--model: model u2 is not built in",
+            "--model: ./nowhere: it cannot be read: No such file",
         ),
-        (vec!["run"], 2, "--model <NAME>"),
+        (vec!["run"], 2, "--model <MODEL>"),
     ];
     for (args, code, words) in cases {
         let done = segfleet_worker(&args);

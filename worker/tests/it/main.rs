@@ -10,7 +10,9 @@ mod isolation;
 mod life;
 mod models;
 mod network;
+mod onnx;
 mod outline;
+mod packages;
 mod photographs;
 mod program;
 #[path = "../../../common/tests/it/server.rs"]

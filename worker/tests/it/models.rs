@@ -6,16 +6,17 @@ use std::sync::{
 };
 
 use image::DynamicImage;
-use segfleet_common::{result::ModelInfo, subject::JobId};
+use segfleet_common::result::ModelInfo;
 use segfleet_worker::{
+    found::Found,
     mask::Mask,
-    segment::{SegmentError, Segmentation, Segmenter},
+    segment::{Ask, SegmentError, Segmentation, Segmenter},
 };
 
 fn one_pixel(image: &DynamicImage) -> Segmentation {
     let mask = Mask::from_fn(image.width(), image.height(), |x, y| x == 0 && y == 0);
     Segmentation {
-        mask,
+        found: Found::Foreground(mask),
         preprocess: std::time::Duration::ZERO,
         infer: std::time::Duration::ZERO,
     }
@@ -67,7 +68,7 @@ impl Segmenter for Unreliable {
         &self.info
     }
 
-    fn segment(&self, image: &DynamicImage, _job: &JobId) -> Result<Segmentation, SegmentError> {
+    fn segment(&self, image: &DynamicImage, _ask: &Ask<'_>) -> Result<Segmentation, SegmentError> {
         let call = self.n_calls.fetch_add(1, Ordering::SeqCst);
         assert!(!self.panics || call >= self.n_bad, "a bug on purpose");
         if call < self.n_bad {
@@ -102,7 +103,7 @@ impl Segmenter for Shy {
         &self.info
     }
 
-    fn segment(&self, image: &DynamicImage, _job: &JobId) -> Result<Segmentation, SegmentError> {
+    fn segment(&self, image: &DynamicImage, _ask: &Ask<'_>) -> Result<Segmentation, SegmentError> {
         Ok(one_pixel(image))
     }
 }
@@ -163,7 +164,7 @@ impl Segmenter for Held {
         &self.info
     }
 
-    fn segment(&self, image: &DynamicImage, _job: &JobId) -> Result<Segmentation, SegmentError> {
+    fn segment(&self, image: &DynamicImage, _ask: &Ask<'_>) -> Result<Segmentation, SegmentError> {
         let mut state = self.state.lock().expect("no panic under the lock");
         state.n_inside += 1;
         self.changed.notify_all();

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fs};
 
 use segfleet_common::{broker::Settings, result::Outcome, rle::Rle};
+use segfleet_worker::{found::Found, segment::Ask};
 
 use crate::{
     fleet::{Fleet, JobMessage, ending},
@@ -131,8 +132,15 @@ async fn the_mock_answers_a_retry_the_same() {
     let other =
         segfleet_worker::segment::load(&"mock".parse().expect("a token")).expect("built in");
     let image = image::DynamicImage::new_luma8(384, 303);
-    let again = other.segment(&image, &job).expect("never fails");
-    let n_pixels = again.mask.area_px();
+    let ask = Ask {
+        job: &job,
+        score_threshold: None,
+    };
+    let again = other.segment(&image, &ask).expect("never fails");
+    let Found::Foreground(mask) = again.found else {
+        panic!("{again:?}")
+    };
+    let n_pixels = mask.area_px();
     let bbox = square(&first);
     assert_eq!(u64::from(bbox.width) * u64::from(bbox.height), n_pixels);
     worker.stop().await;

@@ -1,0 +1,321 @@
+//! What runs an ONNX graph: the [`Engine`] seam, and which of the two to take ([`Runtime`]).
+//!
+//! ONNX Runtime is the faster one, but a library that must be found when the worker starts; the one in Rust is always
+//! there. Nothing here knows images: tensors go in, tensors come out.
+
+mod library;
+mod onnxruntime;
+mod rust;
+
+use std::{fmt, num::NonZeroUsize, path::PathBuf};
+
+use clap::ValueEnum;
+use thiserror::Error;
+
+use self::{onnxruntime::Library, rust::Rust};
+
+/// The variable that must be in a process' environment before ONNX Runtime is loaded, and its value.
+pub const QUIET: (&str, &str) = ("ORT_DISABLE_TELEMETRY", "1");
+
+/// Which engine runs models, and how.
+#[derive(Debug, Clone, clap::Args)]
+pub struct EngineArgs {
+    /// What runs models that are packages
+    #[arg(
+        long,
+        env = "SEGFLEET_ENGINE",
+        default_value = "auto",
+        value_name = "ENGINE"
+    )]
+    pub engine: EngineChoice,
+
+    /// The ONNX Runtime library [default: libonnxruntime.so* beside this program, in the user's cache for Segfleet, or where
+    /// the system has libraries]
+    #[arg(long, env = "ORT_DYLIB_PATH", value_name = "FILE")]
+    pub onnxruntime: Option<PathBuf>,
+
+    /// Where ONNX Runtime computes
+    #[arg(
+        long,
+        env = "SEGFLEET_EXECUTION_PROVIDER",
+        default_value = "cpu",
+        value_name = "PROVIDER"
+    )]
+    pub execution_provider: Provider,
+
+    /// Threads of one inference on ONNX Runtime; the CPU pool runs one inference on each of its threads
+    #[arg(
+        long,
+        env = "SEGFLEET_INFERENCE_THREADS",
+        default_value = "1",
+        value_name = "N"
+    )]
+    pub inference_threads: NonZeroUsize,
+
+    /// Inferences at once on ONNX Runtime, of one model; more than the threads that compute are of no use [default: as many]
+    #[arg(long, env = "SEGFLEET_SESSIONS", value_name = "N")]
+    pub sessions: Option<NonZeroUsize>,
+
+    /// Whether ONNX Runtime may not send usage data to its maker.
+    #[arg(long, env = "ORT_DISABLE_TELEMETRY", hide = true)]
+    pub ort_disable_telemetry: Option<String>,
+
+    /// The user's folder for caches.
+    #[arg(long, env = "XDG_CACHE_HOME", hide = true)]
+    pub xdg_cache_home: Option<PathBuf>,
+
+    /// The user's own folder.
+    #[arg(long, env = "HOME", hide = true)]
+    pub home: Option<PathBuf>,
+}
+
+impl EngineArgs {
+    /// Whether the library may be loaded: since 1.29 it sends usage data and keeps an identifier of the machine, unless
+    /// the environment that the process started with forbids it.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.ort_disable_telemetry.as_deref() == Some(QUIET.1)
+    }
+
+    /// The user's cache for Segfleet: `$XDG_CACHE_HOME/segfleet`, else `~/.cache/segfleet`.
+    #[must_use]
+    pub fn cache(&self) -> Option<PathBuf> {
+        let named = self
+            .xdg_cache_home
+            .clone()
+            .filter(|path| path.is_absolute());
+        let cache = named.or_else(|| self.home.as_ref().map(|home| home.join(".cache")))?;
+        Some(cache.join("segfleet"))
+    }
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EngineChoice {
+    /// ONNX Runtime where its library is found, else Rust
+    Auto,
+    /// ONNX Runtime; it is an error when its library is not found
+    Onnxruntime,
+    /// The engine in Rust, tract: needs no library, takes two to five times as long
+    Rust,
+}
+
+impl fmt::Display for EngineChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Onnxruntime => "onnxruntime",
+            Self::Rust => "rust",
+        })
+    }
+}
+
+/// Where ONNX Runtime computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Provider {
+    /// The processor
+    Cpu,
+    /// An NVIDIA card; an error where there is none
+    Cuda,
+}
+
+/// A dense tensor of four dimensions.
+#[derive(Debug)]
+pub struct Tensor {
+    /// Its dimensions, the outermost first.
+    pub shape: [usize; 4],
+    /// Its values, row by row: as many as the product of the dimensions.
+    pub values: Vec<f32>,
+}
+
+/// What a graph gives under one name.
+pub struct Output {
+    /// Its dimensions, the outermost first.
+    pub shape: Vec<usize>,
+    stored: Stored,
+}
+
+/// The values of an output, as the engine keeps them.
+enum Stored {
+    /// Still where the engine has put them.
+    Floats(Box<dyn AsRef<[f32]>>),
+    Integers(Vec<i64>),
+}
+
+/// The values of an output, row by row: as many as the product of its dimensions.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Values<'a> {
+    /// Probabilities, logits, boxes.
+    Floats(&'a [f32]),
+    /// Numbers of classes.
+    Integers(&'a [i64]),
+}
+
+impl Output {
+    /// The values.
+    #[must_use]
+    pub fn values(&self) -> Values<'_> {
+        match &self.stored {
+            Stored::Floats(values) => Values::Floats((**values).as_ref()),
+            Stored::Integers(values) => Values::Integers(values),
+        }
+    }
+}
+
+impl fmt::Debug for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Output")
+            .field("shape", &self.shape)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A graph, loaded once, for all threads.
+pub trait Engine: fmt::Debug + Send + Sync {
+    /// Computes the outputs that were wanted when it was loaded, in that order. The shape of the input may be another
+    /// each time, if the graph allows it.
+    ///
+    /// # Errors
+    /// [`EngineError::Run`] with the engine's own words.
+    fn run(&self, input: Tensor) -> Result<Vec<Output>, EngineError>;
+}
+
+/// An output of a graph.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    /// Its name.
+    pub name: String,
+    /// Its place among all outputs, from 0.
+    pub index: usize,
+}
+
+/// What of a graph is used.
+#[derive(Debug, Clone)]
+pub struct Ports {
+    /// Name of the only input.
+    pub input: String,
+    /// The wanted outputs.
+    pub outputs: Vec<Port>,
+}
+
+/// An engine that is not there, or does not run a graph.
+#[derive(Debug, Error)]
+pub enum EngineError {
+    /// ONNX Runtime was asked for, and is not to be had.
+    #[error("ONNX Runtime cannot be used: {0}")]
+    NoLibrary(String),
+    /// CUDA was asked for, and is not to be had.
+    #[error("--execution-provider cuda cannot be used: {0}")]
+    NoCuda(String),
+    /// The graph is broken, or has an operator that the engine does not know.
+    #[error("{engine} cannot load the graph: {why}")]
+    Load {
+        /// Which engine.
+        engine: &'static str,
+        /// Its own words.
+        why: String,
+    },
+    /// The graph does not compute.
+    #[error("{engine} cannot run the graph: {why}")]
+    Run {
+        /// Which engine.
+        engine: &'static str,
+        /// Its own words.
+        why: String,
+    },
+}
+
+/// An engine, ready to load graphs.
+#[derive(Debug, Clone, Copy)]
+pub enum Runtime {
+    /// ONNX Runtime, with its library.
+    Onnxruntime(&'static Library, OnnxruntimeSettings),
+    /// tract.
+    Rust,
+}
+
+/// How ONNX Runtime runs a graph.
+#[derive(Debug, Clone, Copy)]
+pub struct OnnxruntimeSettings {
+    /// Where it computes.
+    pub provider: Provider,
+    /// Threads of one inference.
+    pub n_threads: usize,
+    /// Inferences at once.
+    pub n_sessions: usize,
+}
+
+impl Runtime {
+    /// Chooses the engine, and logs which and why. `n_sessions` is for where `args` say nothing.
+    ///
+    /// # Errors
+    /// [`EngineError::NoLibrary`] and [`EngineError::NoCuda`], for what was asked for.
+    pub fn start(args: &EngineArgs, n_sessions: usize) -> Result<Self, EngineError> {
+        if args.engine == EngineChoice::Rust {
+            if args.execution_provider == Provider::Cuda {
+                let why = "the engine in Rust has none, ask for --engine onnxruntime".to_owned();
+                return Err(EngineError::NoCuda(why));
+            }
+            tracing::info!("models run on the engine in Rust (tract), as --engine says");
+            return Ok(Self::Rust);
+        }
+        let settings = OnnxruntimeSettings {
+            provider: args.execution_provider,
+            n_threads: args.inference_threads.get(),
+            n_sessions: args.sessions.map_or(n_sessions, NonZeroUsize::get),
+        };
+        match library::load(args) {
+            Ok(library) => {
+                tracing::info!(
+                    "models run on ONNX Runtime, found at {}",
+                    library.path.display()
+                );
+                Ok(Self::Onnxruntime(library, settings))
+            }
+            // Whoever names a library or a card does not want another engine.
+            Err(why) if args.engine == EngineChoice::Auto && args.onnxruntime.is_none() => {
+                if args.execution_provider == Provider::Cuda {
+                    return Err(EngineError::NoCuda(why));
+                }
+                tracing::info!("models run on the engine in Rust (tract), more slowly: {why}");
+                Ok(Self::Rust)
+            }
+            Err(why) => Err(EngineError::NoLibrary(why)),
+        }
+    }
+
+    /// Loads a graph of which `ports` are used.
+    ///
+    /// # Errors
+    /// [`EngineError::Load`], or [`EngineError::NoCuda`] where there is no card.
+    pub fn load(&self, graph: &[u8], ports: &Ports) -> Result<Box<dyn Engine>, EngineError> {
+        match self {
+            Self::Onnxruntime(library, settings) => {
+                Ok(Box::new(library.load(graph, ports, settings)?))
+            }
+            Self::Rust => Ok(Box::new(Rust::load(graph, ports)?)),
+        }
+    }
+
+    /// Its name, as `--engine` has it.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Onnxruntime(..) => "onnxruntime",
+            Self::Rust => "rust",
+        }
+    }
+
+    /// The arguments by which a child process takes the same engine.
+    #[must_use]
+    pub fn child_args(&self) -> Vec<std::ffi::OsString> {
+        let mut args = vec!["--engine".into(), self.name().into()];
+        if let Self::Onnxruntime(library, settings) = self {
+            args.extend(["--onnxruntime".into(), library.path.clone().into()]);
+            if settings.provider == Provider::Cuda {
+                args.extend(["--execution-provider".into(), "cuda".into()]);
+            }
+        }
+        args
+    }
+}

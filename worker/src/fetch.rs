@@ -1,0 +1,143 @@
+//! Fetching model packages from the broker before the worker begins: [`fetch_models`].
+//!
+//! A package lies in the cache under the digest of its content, which is checked whenever it is taken from there or put
+//! there; it is put there by a rename, so workers of one machine may share the folder. What cannot be fetched ends the
+//! start: a worker never takes jobs for a model that it cannot run.
+
+use std::{
+    fs,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+use segfleet_common::{
+    broker::{Broker, ConnectError, PackageError as StoredError},
+    package::{PackageRef, StoredPackage},
+};
+use tempfile::NamedTempFile;
+use thiserror::Error;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    choice::ModelChoice,
+    config::RunArgs,
+    package::{Package, PackageError},
+};
+
+/// Parts of a package after which the log says how far it is.
+const PROGRESS_PARTS: u64 = 10;
+
+/// A model that cannot be fetched.
+#[derive(Debug, Error)]
+pub enum FetchError {
+    /// The broker cannot be used.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The broker does not have it, or does not give it.
+    #[error(transparent)]
+    Broker(#[from] StoredError),
+    /// What the broker gave is not what was pushed, or no package.
+    #[error("{wanted} came broken from the broker: {error}; push it again")]
+    Broken {
+        /// The model.
+        wanted: PackageRef,
+        /// What is wrong with it.
+        error: Box<PackageError>,
+    },
+    /// The cache cannot be read or written.
+    #[error("the model cache {path} cannot be used: {source}", path = .path.display())]
+    Cache {
+        /// The folder.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// Has the models of `args` that the broker keeps fetched, and names their files instead of them. A broker that is away
+/// is waited for until `shutdown`; then models may be left as they were.
+///
+/// # Errors
+/// [`FetchError`] for the first one that is not to be had.
+pub async fn fetch_models(
+    args: &mut RunArgs,
+    shutdown: &CancellationToken,
+) -> Result<(), FetchError> {
+    let is_stored = |choice: &ModelChoice| matches!(choice, ModelChoice::Stored(_));
+    if !args.models.iter().any(is_stored) {
+        return Ok(());
+    }
+    let connected = Broker::connect_until(&args.connect, "segfleet-worker", shutdown).await?;
+    let Some(broker) = connected else {
+        return Ok(());
+    };
+    let cache = args.model_cache();
+    for choice in &mut args.models {
+        if let ModelChoice::Stored(wanted) = choice {
+            *choice = ModelChoice::Package(fetch(&broker, wanted, &cache).await?);
+        }
+    }
+    broker.close().await;
+    Ok(())
+}
+
+/// The file of a model in `cache`, fetched if it is not there.
+async fn fetch(broker: &Broker, wanted: &PackageRef, cache: &Path) -> Result<PathBuf, FetchError> {
+    let package = broker.find_package(wanted).await?;
+    let reference = package.reference();
+    let path = cache.join(format!("{}.tar", package.info.digest));
+    if path.exists() {
+        match open(&path, &package) {
+            Ok(()) => {
+                tracing::info!(model = %reference, path = %path.display(), "found in the cache");
+                return Ok(path);
+            }
+            Err(error) => tracing::warn!(model = %reference, %error, "fetching it anew"),
+        }
+    }
+    tracing::info!(model = %reference, size_bytes = package.size_bytes, "fetching from the broker");
+    let content = broker.fetch_package(&package, progress(&package)).await?;
+    keep(&content, &path, cache, &package)?;
+    Ok(path)
+}
+
+/// Logs each tenth of the way.
+fn progress(package: &StoredPackage) -> impl FnMut(u64) {
+    let (reference, size_bytes) = (package.reference(), package.size_bytes.max(1));
+    let mut parts = 0;
+    move |n_bytes| {
+        let now = n_bytes * PROGRESS_PARTS / size_bytes;
+        if now > parts {
+            parts = now;
+            tracing::info!(model = %reference, "fetched {n_bytes} of {size_bytes} bytes");
+        }
+    }
+}
+
+/// Puts a package into the cache, if it is what was pushed.
+fn keep(
+    content: &[u8],
+    path: &Path,
+    cache: &Path,
+    package: &StoredPackage,
+) -> Result<(), FetchError> {
+    let unusable = |source: io::Error| FetchError::Cache {
+        path: cache.to_owned(),
+        source,
+    };
+    fs::create_dir_all(cache).map_err(unusable)?;
+    let mut file = NamedTempFile::new_in(cache).map_err(unusable)?;
+    file.write_all(content).map_err(unusable)?;
+    open(file.path(), package).map_err(|error| FetchError::Broken {
+        wanted: package.reference(),
+        error: Box::new(error),
+    })?;
+    file.as_file().sync_all().map_err(unusable)?;
+    file.persist(path).map_err(|error| unusable(error.error))?;
+    Ok(())
+}
+
+/// Checks that a file is the package that was pushed.
+fn open(path: &Path, package: &StoredPackage) -> Result<(), PackageError> {
+    Package::open(path)?.check_digest(&package.info.digest)
+}
