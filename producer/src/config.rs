@@ -119,7 +119,7 @@ pub struct ModelPushArgs {
     #[command(flatten)]
     pub tenant: TenantArgs,
 
-    /// Who pushes it, for people to see [default: the user's and the host's name]
+    /// Who pushes it, for people to see [default: the host's name and the process id]
     #[arg(long, env = "SEGFLEET_PUSHED_BY", value_name = "NAME", value_parser = parse_name)]
     pub pushed_by: Option<String>,
 }

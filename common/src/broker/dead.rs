@@ -271,6 +271,19 @@ impl DeadLetter {
 }
 
 impl DeadFilter {
+    /// All of a tenant's.
+    #[must_use]
+    pub fn all_of(tenant: Tenant) -> Self {
+        Self {
+            tenant,
+            model: None,
+            reason: None,
+            job: None,
+            older_than: None,
+            newer_than: None,
+        }
+    }
+
     fn is_of_age(&self, letter: &DeadLetter, now: OffsetDateTime) -> bool {
         let age = now - letter.written_at;
         self.older_than.is_none_or(|least| age >= least)

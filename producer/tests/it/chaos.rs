@@ -347,14 +347,7 @@ async fn check(broker: &Broker, jobs: &[(String, Kind)]) -> BTreeMap<String, usi
         };
         *endings.entry(format!("{kind:?}: {ending}")).or_default() += 1;
     }
-    let all = DeadFilter {
-        tenant: Tenant::default(),
-        model: None,
-        reason: None,
-        job: None,
-        older_than: None,
-        newer_than: None,
-    };
+    let all = DeadFilter::all_of(Tenant::default());
     let letters = broker.dead_letters(&all).await.expect("set up");
     let mut written: Vec<_> = letters
         .into_iter()

@@ -153,14 +153,7 @@ async fn a_dead_letter_that_another_dropped_is_dropped() {
     };
     let subject = "segment.dead.crashed.public.threshold.j1".to_owned();
     broker.publish_first(subject, message).await.expect("taken");
-    let filter = DeadFilter {
-        tenant: Tenant::default(),
-        model: None,
-        reason: None,
-        job: None,
-        older_than: None,
-        newer_than: None,
-    };
+    let filter = DeadFilter::all_of(Tenant::default());
     let letters = broker.dead_letters(&filter).await.expect("set up");
     for _ in 0..2 {
         let dropped = broker.drop_dead_letter(&letters[0]).await;

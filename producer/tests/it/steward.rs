@@ -203,14 +203,7 @@ async fn until_messages(broker: &Broker, stream: &str, n_messages: u64) {
 }
 
 async fn dead_letters(broker: &Broker) -> Vec<DeadLetter> {
-    let filter = DeadFilter {
-        tenant: Tenant::default(),
-        model: None,
-        reason: None,
-        job: None,
-        older_than: None,
-        newer_than: None,
-    };
+    let filter = DeadFilter::all_of(Tenant::default());
     let mut letters = broker.dead_letters(&filter).await.expect("set up");
     letters.sort_by_key(|letter| letter.job.job.clone());
     letters
