@@ -110,6 +110,12 @@ impl fmt::Debug for Opened<'_> {
 }
 
 impl Opened<'_> {
+    /// Width and height of the pixels in the file, which may be turned yet.
+    #[must_use]
+    pub fn size_px(&self) -> (u32, u32) {
+        self.decoder.dimensions()
+    }
+
     /// Most memory that decoding takes, the pixels included, in bytes: a multiple of the pixels' that depends on the
     /// format, and 16 MiB. Decoders that can be limited are; that of JPEG cannot.
     #[must_use]

@@ -32,8 +32,9 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
+    args::ChildArgs,
     choice::{Loader, ModelChoice, ModelError},
-    config::ChildArgs,
+    footprint::data_bytes,
     package::Package,
     process::{Draft, Failure, Host, Input, process},
     segment::Segmenter,
@@ -134,17 +135,17 @@ impl Task {
 /// [`ChildError`], for the parent's log.
 pub fn run(args: &ChildArgs) -> Result<(), ChildError> {
     end_with_parent()?;
-    let overhead_bytes = args.overhead_bytes + args.model.memory_bytes();
-    limit_memory(overhead_bytes)?;
+    // No limit yet: the parent has loaded the model too, and the file is only copied.
     let mut parent = Parent {
         words: io::stdin().lock(),
         results: io::stdout().lock(),
-        overhead_bytes,
+        own_bytes: 0,
         was_asked: false,
     };
     let Task { head, payload } = Task::read(&mut parent.words)?;
     let address: JobSubject = head.subject.parse()?;
     let segmenter = load(args)?;
+    parent.own_bytes = data_bytes().saturating_add(args.overhead_bytes);
     let input = Input {
         job: address.job.clone(),
         payload,
@@ -213,8 +214,8 @@ pub(crate) fn read_result(bytes: &[u8], address: &JobSubject) -> Result<(Draft, 
 struct Parent<R, W> {
     words: R,
     results: W,
-    /// What the child may take beside the memory for its image.
-    overhead_bytes: u64,
+    /// What the child has taken before it looked at its image, and its overhead.
+    own_bytes: u64,
     was_asked: bool,
 }
 
@@ -243,7 +244,7 @@ impl<R: Read, W: Write> Host for Parent<R, W> {
 
     fn admit(&mut self, need_bytes: u64) -> Result<(), Failure<ChildError>> {
         self.ask(need_bytes).map_err(Failure::Host)?;
-        let limit_bytes = need_bytes.saturating_add(self.overhead_bytes);
+        let limit_bytes = need_bytes.saturating_add(self.own_bytes);
         limit_memory(limit_bytes).map_err(|error| Failure::Host(error.into()))
     }
 

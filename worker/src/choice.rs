@@ -18,12 +18,12 @@ use thiserror::Error;
 
 use crate::{
     engine::{EngineArgs, EngineError, Runtime},
+    fetch::Fetched,
+    footprint::Footprint,
     package::{Package, PackageError},
     segment::{self, Mock, Segmenter, UnknownModel},
 };
 
-/// Memory that one inference of a package may take beside its image, and its weights with it, in bytes.
-const PACKAGE_BYTES: u64 = 1024 * 1024 * 1024;
 /// Name of the model that can simulate others.
 const MOCK: &str = "mock";
 
@@ -89,11 +89,11 @@ impl fmt::Display for ModelChoice {
 }
 
 impl ModelChoice {
-    /// Memory that the model may take beside its image, in bytes.
-    pub(crate) fn memory_bytes(&self) -> u64 {
+    /// The package that is asked for, if it is one that the broker keeps.
+    pub(crate) fn stored(&self) -> Option<&PackageRef> {
         match self {
-            Self::Named(_) => 0,
-            Self::Package(_) | Self::Stored(_) => PACKAGE_BYTES,
+            Self::Stored(reference) => Some(reference),
+            Self::Named(_) | Self::Package(_) => None,
         }
     }
 }
@@ -113,23 +113,32 @@ pub enum ModelError {
 }
 
 /// Loads models; the engine is chosen when the first package comes.
-#[derive(Debug)]
-pub struct Loader<'a> {
-    args: &'a LoadArgs,
+#[derive(Debug, Clone)]
+pub struct Loader {
+    args: LoadArgs,
     /// Inferences of one model at once, where `args` say nothing.
     n_sessions: usize,
+    /// Packages of the broker.
+    fetched: Fetched,
     runtime: Option<Runtime>,
 }
 
-impl<'a> Loader<'a> {
+impl Loader {
     /// A loader for models of which `n_sessions` images are computed at once.
     #[must_use]
-    pub fn new(args: &'a LoadArgs, n_sessions: usize) -> Self {
+    pub fn new(args: &LoadArgs, n_sessions: usize) -> Self {
         Self {
-            args,
+            args: args.clone(),
             n_sessions,
+            fetched: Fetched::default(),
             runtime: None,
         }
+    }
+
+    /// The same, with packages that have been fetched.
+    #[must_use]
+    pub fn with_fetched(self, fetched: Fetched) -> Self {
+        Self { fetched, ..self }
     }
 
     /// Loads a model.
@@ -143,8 +152,11 @@ impl<'a> Loader<'a> {
                 _ => Ok(segment::load(name)?),
             },
             ModelChoice::Package(path) => self.load_package(&Package::open(path)?),
-            // Those of the broker are files by now, where there is a broker.
-            ModelChoice::Stored(reference) => Err(UnknownModel(reference.name.clone()).into()),
+            ModelChoice::Stored(reference) => match self.fetched.file(reference) {
+                Some(file) => self.load_package(&Package::open(file)?),
+                // There is no broker.
+                None => Err(UnknownModel(reference.name.clone()).into()),
+            },
         }
     }
 
@@ -153,12 +165,36 @@ impl<'a> Loader<'a> {
     /// # Errors
     /// [`ModelError`], when there is no engine, or it does not run the package.
     pub fn load_package(&mut self, package: &Package) -> Result<Arc<dyn Segmenter>, ModelError> {
+        Ok(package.load(&self.runtime()?)?)
+    }
+
+    /// The same, for a package whose memory has been measured elsewhere.
+    ///
+    /// # Errors
+    /// [`ModelError`], when there is no engine, or it does not run the package.
+    pub(crate) fn load_measured(
+        &mut self,
+        package: &Package,
+        footprint: Footprint,
+    ) -> Result<Arc<dyn Segmenter>, ModelError> {
+        Ok(package.load_measured(&self.runtime()?, footprint)?)
+    }
+
+    /// The arguments by which another process takes the same engine.
+    ///
+    /// # Errors
+    /// [`EngineError`], when there is none.
+    pub(crate) fn engine_args(&mut self) -> Result<Vec<OsString>, EngineError> {
+        Ok(self.runtime()?.child_args())
+    }
+
+    fn runtime(&mut self) -> Result<Runtime, EngineError> {
         let runtime = match self.runtime {
             Some(runtime) => runtime,
             None => Runtime::start(&self.args.engine, self.n_sessions)?,
         };
         self.runtime = Some(runtime);
-        Ok(package.load(&runtime)?)
+        Ok(runtime)
     }
 }
 

@@ -87,7 +87,7 @@ pub(crate) async fn compute(
             held: held.take(),
             unwanted: unwanted.clone(),
         };
-        let task = on_thread(worker, source, settler, thread);
+        let task = on_thread(worker, settler, thread);
         let done = worker.pool.run(source.index, worker.max_run_time, task);
         match done.await {
             Ok(Ok(ending)) => return ending,
@@ -111,12 +111,11 @@ pub(crate) async fn compute(
 /// The straight line as a task for a thread, which gives back the memory when it ends.
 fn on_thread(
     worker: &Worker,
-    source: &Source,
     settler: &Settler<'_>,
     mut thread: Thread,
 ) -> impl FnOnce() -> Result<Ending, Refusal> + Send + 'static {
     let input = settler.input.clone();
-    let (segmenter, limits) = (source.segmenter.clone(), worker.limits);
+    let (segmenter, limits) = (settler.segmenter.clone(), worker.limits);
     let (writer, mut draft) = (settler.writer.clone(), settler.draft.clone());
     move || {
         thread.check_wanted()?;

@@ -88,7 +88,7 @@ pub(crate) async fn consume(worker: Arc<Worker>, source: Arc<Source>, shutdown: 
         }
         mend(&worker, &problem, &mut troubles).await;
         let delay = troubles.backoff.next_delay();
-        tracing::warn!(tenant = %source.tenant, model = %source.model, "{problem}; trying again in {delay:.1?}");
+        tracing::warn!(tenant = %source.tenant, model = %source.model.name, "{problem}; trying again in {delay:.1?}");
         shutdown.run_until_cancelled(sleep(delay)).await;
     }
 }
@@ -112,7 +112,7 @@ async fn mend(worker: &Worker, problem: &ConsumeError, troubles: &mut Troubles) 
 /// Finds the consumer, as soon as results can be stored.
 async fn bind(worker: &Worker, source: &Source) -> Result<BoundConsumer, BindError> {
     worker.gate.passed().await;
-    worker.broker.bind(&source.tenant, &source.model).await
+    worker.broker.bind(&source.tenant, &source.model.name).await
 }
 
 /// A source whose consumer has been found.
@@ -133,7 +133,7 @@ impl Line<'_> {
     ) -> Result<(), PullError> {
         let Self { worker, source, .. } = self;
         let mut pull = Pull::start(&worker.broker, self.bound.pull_subject.clone()).await?;
-        tracing::info!(tenant = %source.tenant, model = %source.model, slots = source.n_slots, "serving");
+        tracing::info!(tenant = %source.tenant, model = %source.model.name, slots = source.n_slots, "serving");
         let ended = loop {
             match shutdown.run_until_cancelled(self.take(&mut pull)).await {
                 None => break Ok(()),

@@ -5,6 +5,7 @@
 //! start: a worker never takes jobs for a model that it cannot run.
 
 use std::{
+    collections::HashMap,
     fs,
     io::{self, Write as _},
     path::{Path, PathBuf},
@@ -19,8 +20,8 @@ use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    args::RunArgs,
     choice::ModelChoice,
-    config::RunArgs,
     package::{Package, PackageError},
 };
 
@@ -54,40 +55,59 @@ pub enum FetchError {
     },
 }
 
-/// Has the models of `args` that the broker keeps fetched, and names their files instead of them. A broker that is away
-/// is waited for until `shutdown`; then models may be left as they were.
+/// The files of packages that the broker keeps, by the names that they were asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Fetched {
+    files: HashMap<String, PathBuf>,
+}
+
+impl Fetched {
+    /// The file of a package.
+    #[must_use]
+    pub fn file(&self, wanted: &PackageRef) -> Option<&Path> {
+        self.files.get(&wanted.to_string()).map(PathBuf::as_path)
+    }
+}
+
+/// Fetches the models of `args` that the broker keeps. A broker that is away is waited for until `shutdown`; then
+/// models may be missing.
 ///
 /// # Errors
 /// [`FetchError`] for the first one that is not to be had.
 pub async fn fetch_models(
-    args: &mut RunArgs,
+    args: &RunArgs,
     shutdown: &CancellationToken,
-) -> Result<(), FetchError> {
-    let is_stored = |choice: &ModelChoice| matches!(choice, ModelChoice::Stored(_));
-    if !args.models.iter().any(is_stored) {
-        return Ok(());
+) -> Result<Fetched, FetchError> {
+    let mut fetched = Fetched::default();
+    let wanted = args.models.iter().filter_map(ModelChoice::stored);
+    let wanted: Vec<_> = wanted.collect();
+    if wanted.is_empty() {
+        return Ok(fetched);
     }
     let connected = Broker::connect_until(&args.connect, "segfleet-worker", shutdown).await?;
     let Some(broker) = connected else {
-        return Ok(());
+        return Ok(fetched);
     };
     let cache = args.model_cache();
-    for choice in &mut args.models {
-        if let ModelChoice::Stored(wanted) = choice {
-            *choice = ModelChoice::Package(fetch(&broker, wanted, &cache).await?);
-        }
+    for wanted in wanted {
+        let package = broker.find_package(wanted).await?;
+        let file = fetch(&broker, &package, &cache).await?;
+        fetched.files.insert(wanted.to_string(), file);
     }
     broker.close().await;
-    Ok(())
+    Ok(fetched)
 }
 
-/// The file of a model in `cache`, fetched if it is not there.
-async fn fetch(broker: &Broker, wanted: &PackageRef, cache: &Path) -> Result<PathBuf, FetchError> {
-    let package = broker.find_package(wanted).await?;
+/// The file of a package in `cache`, fetched if it is not there.
+pub(crate) async fn fetch(
+    broker: &Broker,
+    package: &StoredPackage,
+    cache: &Path,
+) -> Result<PathBuf, FetchError> {
     let reference = package.reference();
     let path = cache.join(format!("{}.tar", package.info.digest));
     if path.exists() {
-        match open(&path, &package) {
+        match open(&path, package) {
             Ok(()) => {
                 tracing::info!(model = %reference, path = %path.display(), "found in the cache");
                 return Ok(path);
@@ -96,8 +116,8 @@ async fn fetch(broker: &Broker, wanted: &PackageRef, cache: &Path) -> Result<Pat
         }
     }
     tracing::info!(model = %reference, size_bytes = package.size_bytes, "fetching from the broker");
-    let content = broker.fetch_package(&package, progress(&package)).await?;
-    keep(&content, &path, cache, &package)?;
+    let content = broker.fetch_package(package, progress(package)).await?;
+    keep(&content, &path, cache, package)?;
     Ok(path)
 }
 
@@ -139,5 +159,7 @@ fn keep(
 
 /// Checks that a file is the package that was pushed.
 fn open(path: &Path, package: &StoredPackage) -> Result<(), PackageError> {
-    Package::open(path)?.check_digest(&package.info.digest)
+    let opened = Package::open(path)?;
+    opened.check_digest(&package.info.digest)?;
+    opened.check_name(&package.info.name)
 }

@@ -28,6 +28,7 @@ use crate::{
     pool::Turn,
     process::Draft,
     run_time::within,
+    segment::Segmenter,
     settle::Ending,
     settler::Settler,
     worker::{Source, Worker},
@@ -209,14 +210,16 @@ async fn employ(
     let _place = worker.child_places.acquire().await;
     // Dropped after the child, but for what the system takes to end it.
     let mut held = None;
-    let mut child = match Kept::start(&worker.isolation.program, &args(worker, source)) {
+    let args = args(worker, source, &*settler.segmenter);
+    let mut child = match Kept::start(&worker.isolation.program, &args) {
         Ok(child) => child,
         Err(error) => return Fate::NotStarted(error),
     };
     let task = Task::new(address, &settler.input, settler.writer.limit_bytes);
     let pipes = child.take_pipes();
+    let model_bytes = settler.segmenter.footprint().loaded_bytes;
     let talked = child
-        .while_heard(talk(worker, source, pipes, task, &mut held))
+        .while_heard(talk(worker, source, model_bytes, pipes, task, &mut held))
         .await;
     let kill = matches!(
         &talked,
@@ -233,14 +236,14 @@ async fn employ(
     }
 }
 
-fn args(worker: &Worker, source: &Source) -> Vec<OsString> {
+fn args(worker: &Worker, source: &Source, segmenter: &dyn Segmenter) -> Vec<OsString> {
     let DecodeLimits {
         side_px,
         pixels,
         file_bytes,
     } = worker.limits;
     let mut args: Vec<OsString> = vec!["child".into()];
-    args.extend(child_args(&*source.segmenter, &source.model));
+    args.extend(child_args(segmenter, &source.model.name));
     let settings = [
         ("--max-side-px", side_px.to_string()),
         ("--max-pixels", pixels.to_string()),
@@ -264,6 +267,7 @@ fn args(worker: &Worker, source: &Source) -> Vec<OsString> {
 async fn talk(
     worker: &Worker,
     source: &Source,
+    model_bytes: u64,
     (mut words, mut results): (ChildStdin, ChildStdout),
     task: Task,
     held: &mut Option<(Reservation, Turn)>,
@@ -283,7 +287,7 @@ async fn talk(
         return Ok(Fate::TooLarge(error));
     }
     // First memory, then a thread, as everywhere: the other way round two jobs could wait for each other.
-    let memory = worker.memory.take_for_child(need_bytes).await;
+    let memory = worker.memory.take_for_child(need_bytes, model_bytes).await;
     *held = Some((memory, worker.pool.turn(source.index).await));
     let working = async {
         words.write_u8(GO).await?;

@@ -7,12 +7,15 @@
 //! the table in `settle`, and `settler` carries that out. `compute` has the pixels computed: on a thread of the `pool`, or
 //! in a process that [`isolate`] starts and [`child`] is; their `memory` is one budget.
 
+pub mod args;
 pub mod child;
 pub mod choice;
 pub mod config;
 pub mod engine;
 pub mod failpoint;
 pub mod fetch;
+pub mod follow;
+pub mod footprint;
 pub mod found;
 pub mod head;
 pub mod isolate;
@@ -35,6 +38,7 @@ mod pull;
 mod run;
 mod run_time;
 mod serve;
+mod served;
 mod settle;
 mod settler;
 mod stops;

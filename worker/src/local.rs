@@ -14,6 +14,7 @@ use std::{
 use segfleet_common::{forms::Document, result::JobError, stdout};
 use thiserror::Error;
 
+pub(crate) use check::Checked;
 pub use check::check;
 pub use outline::outline;
 pub use segment::segment;

@@ -6,9 +6,10 @@ use anyhow::Context as _;
 use clap::Parser;
 use segfleet_common::{shutdown, telemetry};
 use segfleet_worker::{
+    args::{Args, Command, ModelCommand, RunArgs},
     child,
     choice::ModelError,
-    config::{Args, Command, Config, ModelCommand, RunArgs},
+    config::Config,
     engine::QUIET,
     fetch::fetch_models,
     local::{self, LocalError},
@@ -53,15 +54,15 @@ fn start_quietly() -> std::io::Error {
     command.args(arguments).env(name, value).exec()
 }
 
-fn serve(mut args: RunArgs) -> anyhow::Result<ExitCode> {
+fn serve(args: RunArgs) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Runtime::new().context("failed to start the runtime")?;
     let ended = runtime.block_on(async {
         let shutdown = shutdown::on_signal().context("failed to listen for signals")?;
-        fetch_models(&mut args, &shutdown).await?;
+        let fetched = fetch_models(&args, &shutdown).await?;
         if shutdown.is_cancelled() {
             return Ok(ExitCode::SUCCESS);
         }
-        let config = match Config::build(args) {
+        let config = match Config::build(args, fetched) {
             Ok(config) => config,
             Err(mistakes) => return Ok(complain(&mistakes, USAGE)),
         };

@@ -1,8 +1,8 @@
-//! [`Memory`]: the one budget of bytes that the images of a worker share, decoded and while they are decoded.
+//! [`Memory`]: the one budget of bytes that the jobs of a worker share, for their images and what models need for them.
 //!
 //! Taken from what an image's header says, before anything is allocated, and given back by leaving scope. Whoever
 //! waits is served in order, so a large image is not overtaken for ever by small ones. Does not measure what is
-//! really used, and does not count messages, results or models.
+//! really used, and does not count messages, results or what models take by themselves.
 
 mod container;
 
@@ -42,13 +42,18 @@ impl Memory {
         }
     }
 
+    /// All that there is.
+    pub(crate) fn total_bytes(&self) -> u64 {
+        self.total_bytes
+    }
+
     /// Refuses what the whole budget cannot hold.
     pub(crate) fn check(&self, need_bytes: u64) -> Result<(), JobError> {
         if need_bytes.div_ceil(UNIT_BYTES) <= self.total_bytes / UNIT_BYTES {
             return Ok(());
         }
         let message = format!(
-            "decoding may need {need_bytes} bytes, this worker has {} for images",
+            "the image and its model may need {need_bytes} bytes, this worker has {} for jobs",
             self.total_bytes
         );
         Err(JobError::new(ErrorCode::ImageTooLarge, message))
@@ -59,11 +64,13 @@ impl Memory {
         (self.total_bytes / 4).clamp(*OVERHEAD_BYTES.start(), *OVERHEAD_BYTES.end())
     }
 
-    /// Waits for a part for a child, which takes its overhead from the same budget: all of it at the most, since an
-    /// image that fits into a thread must fit into a child. The part must have passed [`Memory::check`].
-    pub(crate) async fn take_for_child(&self, need_bytes: u64) -> Reservation {
-        let with_overhead = need_bytes.saturating_add(self.overhead_bytes());
-        self.take(with_overhead.min(self.total_bytes / UNIT_BYTES * UNIT_BYTES))
+    /// Waits for a part for a child, which takes its overhead and its own copy of the model from the same budget: all of
+    /// it at the most, since an image that fits into a thread must fit into a child. The part must have passed
+    /// [`Memory::check`].
+    pub(crate) async fn take_for_child(&self, need_bytes: u64, model_bytes: u64) -> Reservation {
+        let own_bytes = self.overhead_bytes().saturating_add(model_bytes);
+        let whole_bytes = need_bytes.saturating_add(own_bytes);
+        self.take(whole_bytes.min(self.total_bytes / UNIT_BYTES * UNIT_BYTES))
             .await
     }
 
@@ -118,7 +125,7 @@ mod tests {
         let error = memory.check(MIB + 1).expect_err("too much");
         assert_eq!(
             error.to_string(),
-            "image_too_large: decoding may need 1048577 bytes, this worker has 1048576 for images"
+            "image_too_large: the image and its model may need 1048577 bytes, this worker has 1048576 for jobs"
         );
     }
 }

@@ -28,6 +28,7 @@ use self::{
 };
 use crate::{
     engine::{EngineError, Port, Ports, Runtime},
+    footprint::Footprint,
     preprocess::{Fit, Layout, Preprocess, Size},
 };
 
@@ -177,6 +178,18 @@ impl Package {
         }))
     }
 
+    /// Checks that it is the package of this name: what is served under one name must not be another model.
+    ///
+    /// # Errors
+    /// [`PackageError`] with both.
+    pub fn check_name(&self, expected: &ModelName) -> Result<(), PackageError> {
+        if self.name() == expected {
+            return Ok(());
+        }
+        let why = format!("it is model {}, not {expected}", self.name());
+        Err(self.error(Why::Files(why)))
+    }
+
     /// What it is.
     #[must_use]
     pub fn summary(&self) -> Summary {
@@ -202,15 +215,33 @@ impl Package {
         }
     }
 
-    /// Loads it on an engine, and sees one inference through.
+    /// Loads it on an engine, sees one inference through, and measures what memory both take.
     ///
     /// # Errors
     /// [`PackageError`] for an operator that the engine does not know, or outputs that are not what the head takes.
     pub fn load(&self, runtime: &Runtime) -> Result<Arc<Model>, PackageError> {
-        let model = self.build(runtime).map_err(|why| self.error(why))?;
+        let load = || self.build(runtime);
+        let infer = |model: &Model| model.warm_up().map_err(Why::WarmUp);
+        let measured = Footprint::measure(self.files.graph.len() as u64, load, infer);
+        let (mut model, footprint) = measured.map_err(|why| self.error(why))?;
+        model.footprint = footprint;
+        Ok(Arc::new(model))
+    }
+
+    /// Loads it where its memory cannot be measured, since the worker is about other things too.
+    ///
+    /// # Errors
+    /// As of [`Package::load`].
+    pub fn load_measured(
+        &self,
+        runtime: &Runtime,
+        footprint: Footprint,
+    ) -> Result<Arc<Model>, PackageError> {
+        let mut model = self.build(runtime).map_err(|why| self.error(why))?;
         model
             .warm_up()
             .map_err(|why| self.error(Why::WarmUp(why)))?;
+        model.footprint = footprint;
         Ok(Arc::new(model))
     }
 
@@ -235,6 +266,7 @@ impl Package {
             outputs: ports.outputs.into_iter().map(|port| port.name).collect(),
             engine,
             child_args,
+            footprint: Footprint::default(),
         })
     }
 

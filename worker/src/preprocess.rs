@@ -144,6 +144,12 @@ impl Preprocess {
         DynamicImage::new_rgb8(width, height)
     }
 
+    /// Pixels of the input of an image of this width and height.
+    pub(crate) fn input_pixels(&self, (width, height): (u32, u32)) -> u64 {
+        let (width, height) = self.frame(width, height).input;
+        u64::from(width) * u64::from(height)
+    }
+
     fn frame(&self, width: u32, height: u32) -> Frame {
         let sides = [width, height].map(f64::from);
         let (ideal, input) = match self.size {

@@ -105,7 +105,7 @@ pub trait Host {
     /// Why it does not let a job go on.
     type Refusal;
 
-    /// Lets the job have memory for its image, in bytes, before it allocates any.
+    /// Lets the job have memory for its image and its model, in bytes, before it allocates any.
     ///
     /// # Errors
     /// [`Failure::Client`] for more than there ever is, [`Failure::Host`] for more than there is now.
@@ -164,8 +164,8 @@ pub fn process<H: Host>(
 
     let started = Instant::now();
     let opened = decode::open(&job.image, limits)?;
-    let need_bytes = opened.need_bytes();
-    host.admit(need_bytes)?;
+    let image_bytes = opened.need_bytes();
+    host.admit(image_bytes.saturating_add(segmenter.need_bytes(opened.size_px())))?;
     let decoded = opened.decode()?;
     note(draft, Stage::Decode, started);
     draft.image = Some(decoded.info.clone());
@@ -187,7 +187,7 @@ pub fn process<H: Host>(
 
     let started = Instant::now();
     // Outlines may take what the image has given back.
-    let memory_bytes = need_bytes.max(LEAST_OUTLINE_BYTES);
+    let memory_bytes = image_bytes.max(LEAST_OUTLINE_BYTES);
     let options = outline_options(&job.options, memory_bytes);
     let mut objects = outline_found(&segmentation.found, &options)?;
     give_forms(&mut objects, &job.options, &decoded.info, memory_bytes)?;

@@ -25,6 +25,7 @@ use crate::{
     gate::Gate,
     memory::Memory,
     pool::Pool,
+    served::Served,
     stops::Stops,
     worker::{Source, Worker},
 };
@@ -91,7 +92,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<RunRepor
     let Some(broker) = connected else {
         return Ok(RunReport::IDLE);
     };
-    let sources = sources(&config);
+    let models = models(&config);
+    let sources = sources(&config, &models);
     let worker = build(
         &config,
         broker.clone(),
@@ -99,7 +101,12 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<RunRepor
         shutdown.child_token(),
     )?;
     let worker = Arc::new(worker);
-    let helpers = help(&worker, &config.tenants).await;
+    let mut helpers = help(&worker, &config.tenants).await;
+    if let Some(follow) = config.follow {
+        let following = follow.go_on(worker.clone(), models);
+        let following = ending_worker(worker.stopping.clone(), following);
+        helpers.push(AbortOnDropHandle::new(tokio::spawn(following)));
+    }
     let pulls = TaskTracker::new();
     for source in sources {
         let pulling = consume(worker.clone(), Arc::new(source), worker.stopping.clone());
@@ -163,7 +170,7 @@ fn build(
         name: config.name.as_str().into(),
         broker,
         pool: Pool::start(config.n_threads, n_sources)?,
-        memory: Arc::new(Memory::new(config.image_memory_bytes)),
+        memory: Arc::new(Memory::new(config.job_memory_bytes)),
         limits: config.limits,
         max_run_time: config.max_run_time,
         isolation: config.isolation.clone(),
@@ -195,16 +202,22 @@ async fn watch_threads(worker: Arc<Worker>) {
     worker.stop_for_overrun();
 }
 
+/// The models, in the order of the configuration.
+fn models(config: &Config) -> Vec<Arc<Served>> {
+    let models = config.models.iter();
+    let served = models.map(|(name, model)| Served::new(name.clone(), model.clone()));
+    served.map(Arc::new).collect()
+}
+
 /// One source for each tenant and model, in the order of the configuration.
-fn sources(config: &Config) -> Vec<Source> {
+fn sources(config: &Config, models: &[Arc<Served>]) -> Vec<Source> {
     let mut sources = Vec::new();
     for tenant in &config.tenants {
-        for (model, segmenter) in &config.models {
+        for model in models {
             sources.push(Source {
                 index: sources.len(),
                 tenant: tenant.clone(),
                 model: model.clone(),
-                segmenter: segmenter.clone(),
                 n_slots: config.n_slots,
             });
         }

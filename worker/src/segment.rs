@@ -17,7 +17,7 @@ use thiserror::Error;
 pub use mock::Mock;
 pub use threshold::Threshold;
 
-use crate::found::Found;
+use crate::{footprint::Footprint, found::Found};
 
 /// A model, loaded once and used by all threads of a worker.
 pub trait Segmenter: fmt::Debug + Send + Sync {
@@ -32,6 +32,16 @@ pub trait Segmenter: fmt::Debug + Send + Sync {
     /// The arguments by which a child process loads the same model; none for one that its name tells.
     fn child_args(&self) -> Vec<OsString> {
         Vec::new()
+    }
+
+    /// Memory that it takes, as measured when it was loaded; none for one that takes next to nothing.
+    fn footprint(&self) -> Footprint {
+        Footprint::default()
+    }
+
+    /// Memory that segmenting an image of this width and height takes beside the image, in bytes.
+    fn need_bytes(&self, _size_px: (u32, u32)) -> u64 {
+        0
     }
 
     /// Segments one upright image of any colour type. May take long; runs on the CPU pool.

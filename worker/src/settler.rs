@@ -4,7 +4,7 @@
 //! between any two steps loses nothing. While the broker cannot store, the job is kept under its lease.
 //! Decides nothing: that is [`crate::settle`]'s part.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_nats::HeaderMap;
 use segfleet_common::{
@@ -20,6 +20,7 @@ use crate::{
     delivery::Delivery,
     failpoint::Step,
     process::{Draft, Input},
+    segment::Segmenter,
     settle::{LONGEST_RETRY, Settlement},
     worker::{Source, Worker},
     writer::{Answer, ResultWriter},
@@ -51,6 +52,8 @@ enum Published {
 pub(crate) struct Settler<'a> {
     worker: &'a Worker,
     tenant: &'a Tenant,
+    /// The model, in the version that was current when the delivery came.
+    pub(crate) segmenter: Arc<dyn Segmenter>,
     /// Writes this delivery's result.
     pub(crate) writer: ResultWriter,
     /// The job as it came.
@@ -61,10 +64,11 @@ pub(crate) struct Settler<'a> {
 
 impl<'a> Settler<'a> {
     pub(crate) fn new(worker: &'a Worker, source: &'a Source, delivery: &Delivery) -> Self {
+        let segmenter = source.model.current();
         let writer = ResultWriter {
             id: delivery.address.job.clone(),
             tenant: source.tenant.clone(),
-            model: source.segmenter.info().clone(),
+            model: segmenter.info().clone(),
             attempt: delivery.attempt,
             worker: worker.name.clone(),
             trace_id: delivery.trace_id(),
@@ -81,6 +85,7 @@ impl<'a> Settler<'a> {
         Self {
             worker,
             tenant: &source.tenant,
+            segmenter,
             writer,
             input: input(delivery),
             draft,

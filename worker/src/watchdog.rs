@@ -41,7 +41,7 @@ async fn look(worker: &Worker, source: &Source) -> Result<Infallible, Stalled> {
     let mut before = None;
     loop {
         sleep(worker.stall_time).await;
-        let (tenant, model) = (&source.tenant, &source.model);
+        let (tenant, model) = (&source.tenant, &source.model.name);
         let looked = worker.broker.queue_consumer(tenant, model).await;
         // A broker that does not answer, or has no such consumer, ends the pull.
         let Ok(Some(now)) = looked else { continue };

@@ -5,17 +5,13 @@ use std::{
     time::Duration,
 };
 
-use segfleet_common::{
-    broker::Broker,
-    decode::DecodeLimits,
-    subject::{ModelName, Tenant},
-};
+use segfleet_common::{broker::Broker, decode::DecodeLimits, subject::Tenant};
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     failpoint::Failpoint, gate::Gate, isolate::Isolation, memory::Memory, pool::Pool,
-    segment::Segmenter, stops::Stops,
+    served::Served, stops::Stops,
 };
 
 /// What all deliveries of a worker share.
@@ -71,8 +67,7 @@ pub(crate) struct Source {
     /// Which queue of the CPU pool is its own.
     pub(crate) index: usize,
     pub(crate) tenant: Tenant,
-    pub(crate) model: ModelName,
-    pub(crate) segmenter: Arc<dyn Segmenter>,
+    pub(crate) model: Arc<Served>,
     /// Deliveries that it may hold at once.
     pub(crate) n_slots: usize,
 }

@@ -5,7 +5,10 @@
 
 use std::{collections::HashMap, future::Future, time::Duration};
 
-use async_nats::jetstream::object_store::{GetErrorKind, ObjectInfo, ObjectMetadata, ObjectStore};
+use async_nats::{
+    SubscribeError, Subscriber,
+    jetstream::object_store::{GetErrorKind, ObjectInfo, ObjectMetadata, ObjectStore},
+};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use thiserror::Error;
@@ -120,6 +123,16 @@ impl Broker {
             wanted: wanted.clone(),
             there: packages.iter().map(StoredPackage::reference).collect(),
         })
+    }
+
+    /// Tells of each package that is pushed or removed, before it is. The connection keeps it up when it is made anew;
+    /// what happens meanwhile is not told.
+    ///
+    /// # Errors
+    /// When the connection is closed.
+    pub async fn package_changes(&self) -> Result<Subscriber, SubscribeError> {
+        let subject = format!("$O.{MODELS_BUCKET}.M.>");
+        self.client().subscribe(subject).await
     }
 
     /// Keeps a package. One that is there with the same content is left as it is.

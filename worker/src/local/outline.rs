@@ -13,7 +13,7 @@ use super::{
     put, read,
 };
 use crate::{
-    config::OutlineArgs,
+    args::OutlineArgs,
     labels::LabelMap,
     outline::{OutlineError, OutlineOptions, outline_labels, outline_mask},
     process::{give_forms, outline_failure, outline_options},

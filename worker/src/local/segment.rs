@@ -12,8 +12,8 @@ use segfleet_common::{
 
 use super::{LocalError, put, read};
 use crate::{
+    args::SegmentArgs,
     choice::Loader,
-    config::SegmentArgs,
     process::{Draft, Failure, Input, Unbounded, process},
     writer::ResultWriter,
 };

@@ -8,6 +8,7 @@ use segfleet_common::{result::ModelInfo, subject::JobId};
 use super::manifest::HeadTable;
 use crate::{
     engine::{Engine, Output, Values},
+    footprint::Footprint,
     found::{ClassMask, Found, Instance},
     head::{
         self, ClassMap, HeadError, Logits, Map, Placement, TextSettings, YoloOutput, YoloSettings,
@@ -34,6 +35,8 @@ pub struct Model {
     pub(super) outputs: Vec<String>,
     pub(super) engine: Box<dyn Engine>,
     pub(super) child_args: Vec<OsString>,
+    /// What it takes, as the inference for [`Preprocess::blank`] has shown.
+    pub(super) footprint: Footprint,
 }
 
 /// How outputs become masks.
@@ -320,6 +323,21 @@ impl Segmenter for Model {
 
     fn child_args(&self) -> Vec<OsString> {
         self.child_args.clone()
+    }
+
+    fn footprint(&self) -> Footprint {
+        self.footprint
+    }
+
+    fn need_bytes(&self, size_px: (u32, u32)) -> u64 {
+        let blank = self.preprocess.blank();
+        let measured = self
+            .preprocess
+            .input_pixels((blank.width(), blank.height()));
+        let wanted = self.preprocess.input_pixels(size_px);
+        // Each layer's output grows with its input.
+        let bytes = u128::from(self.footprint.inference_bytes) * u128::from(wanted);
+        u64::try_from(bytes.div_ceil(u128::from(measured))).unwrap_or(u64::MAX)
     }
 
     fn segment(&self, image: &DynamicImage, ask: &Ask<'_>) -> Result<Segmentation, SegmentError> {

@@ -132,11 +132,12 @@ impl Fleet {
             connect: ConnectArgs::plain(self.server.url()),
             tenants: vec![Tenant::default()],
             models: vec![(model.parse().expect("a token"), segmenter)],
+            follow: None,
             n_slots: 4,
             n_threads: 2,
             drain_timeout: PATIENCE,
             limits: DecodeLimits::STANDARD,
-            image_memory_bytes: 1 << 30,
+            job_memory_bytes: 1 << 30,
             max_run_time: PATIENCE,
             // Models of tests live in this process.
             isolation: Isolation::of_this_program(Isolate::Never),

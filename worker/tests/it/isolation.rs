@@ -181,7 +181,7 @@ async fn what_a_child_does_is_told_from_what_an_image_is() {
     let fleet = Fleet::start(&["faulty"], retry_soon(2)).await;
     let config = Config {
         max_run_time: Duration::from_secs(2),
-        image_memory_bytes: 64 << 20,
+        job_memory_bytes: 64 << 20,
         ..isolated(&fleet, 10_001)
     };
     let worker = fleet.work_with(config);
@@ -370,7 +370,7 @@ async fn comes_after(width: u32, height: u32, n_threads: usize, side_px: u32) {
     let replies = fleet.all_replies().await;
     let config = Config {
         max_run_time: Duration::from_secs(4),
-        image_memory_bytes: 128 << 20,
+        job_memory_bytes: 128 << 20,
         n_threads,
         ..isolated(&fleet, side_px)
     };
@@ -411,7 +411,7 @@ async fn a_child_waits_for_its_memory() {
 async fn a_child_has_the_memory_that_its_image_needs() {
     let fleet = Fleet::start(&["faulty"], retry_soon(5)).await;
     let config = Config {
-        image_memory_bytes: 256 << 20,
+        job_memory_bytes: 256 << 20,
         ..isolated(&fleet, 10_009)
     };
     let worker = fleet.work_with(config);
@@ -461,7 +461,7 @@ async fn large_images_share_the_memory() {
     const BUDGET_MIB: u64 = 256;
     let fleet = Fleet::start(&["mock"], retry_soon(5)).await;
     let replies = fleet.all_replies().await;
-    let args = format!("--model mock --threads 8 --slots 8 --image-memory {BUDGET_MIB}MiB");
+    let args = format!("--model mock --threads 8 --slots 8 --memory {BUDGET_MIB}MiB");
     let worker = Program::run(&fleet.server.url(), &args);
     // 108 MB of pixels, and room to decode them: 232 MB.
     let large = encode(

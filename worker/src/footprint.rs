@@ -1,0 +1,89 @@
+//! [`Footprint`]: what a model takes of this process' memory, as measured while it is loaded and first used.
+//!
+//! Measured for the process as a whole: what else goes on meanwhile is counted too, so a model is measured before the
+//! worker begins, or in a process of its own.
+
+use std::fs;
+
+use serde::{Deserialize, Serialize};
+
+/// Memory of a model, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Footprint {
+    /// While nothing is segmented.
+    pub loaded_bytes: u64,
+    /// During one inference, beside that.
+    pub inference_bytes: u64,
+}
+
+impl Footprint {
+    /// Measures what `load` and then the first `infer` take. `freed_bytes` are known to be freed by loading: what infers
+    /// may use them again, which does not show.
+    ///
+    /// # Errors
+    /// Those of both.
+    pub(crate) fn measure<M, E>(
+        freed_bytes: u64,
+        load: impl FnOnce() -> Result<M, E>,
+        infer: impl FnOnce(&M) -> Result<(), E>,
+    ) -> Result<(M, Self), E> {
+        let before_bytes = status_bytes(RESIDENT);
+        let model = load()?;
+        let loaded_bytes = status_bytes(RESIDENT);
+        forget_peak();
+        infer(&model)?;
+        let peak_bytes = status_bytes(PEAK);
+        let footprint = Self {
+            loaded_bytes: loaded_bytes.saturating_sub(before_bytes),
+            inference_bytes: peak_bytes.saturating_sub(loaded_bytes) + freed_bytes,
+        };
+        Ok((model, footprint))
+    }
+}
+
+/// Memory of this process that counts as data, in bytes: what `RLIMIT_DATA` limits.
+pub(crate) fn data_bytes() -> u64 {
+    status_bytes(DATA)
+}
+
+/// Names in `/proc/self/status`; proc_pid_status(5).
+const RESIDENT: &str = "VmRSS:";
+const PEAK: &str = "VmHWM:";
+const DATA: &str = "VmData:";
+
+/// A value of `/proc/self/status`; 0 where the system does not tell.
+fn status_bytes(name: &str) -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let value = status.lines().find_map(|line| line.strip_prefix(name));
+    let n_kib = value.and_then(|value| value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    n_kib.unwrap_or_default() * 1024
+}
+
+/// Has the peak begin anew. Where that is not allowed, the old one makes the model look larger, not smaller.
+fn forget_peak() {
+    // proc_pid_clear_refs(5): 5 resets the peak of the resident set.
+    fs::write("/proc/self/clear_refs", "5").unwrap_or_default();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    #[test]
+    fn what_is_kept_and_what_is_used_for_a_while_are_told_apart() {
+        let load = || Ok::<_, ()>(vec![1_u8; 64 * MIB]);
+        let infer = |_: &Vec<u8>| {
+            let used = vec![1_u8; 128 * MIB];
+            std::hint::black_box(&used);
+            Ok(())
+        };
+        let (model, footprint) = Footprint::measure(0, load, infer).expect("both work");
+        assert_eq!(model.len(), 64 * MIB);
+        let at_least = |bytes: u64, n_mib: u64| bytes >= n_mib << 20;
+        // Other tests of this process take memory, and give some back.
+        assert!(at_least(footprint.loaded_bytes, 48), "{footprint:?}");
+        assert!(at_least(footprint.inference_bytes, 96), "{footprint:?}");
+    }
+}
