@@ -2,8 +2,8 @@
 //!
 //! Owns the connection ([`Broker`]), the shapes of streams and consumers and their set-up ([`Setup`]), the
 //! check that a worker makes before it pulls ([`Broker::bind`]), the one way we publish to a stream
-//! ([`Broker::publish_first`]), and what stewards look at and take away ([`Notices`], [`Queue`],
-//! [`StoredMessage`]). Does not decide what a failure means for a job: that is the caller's.
+//! ([`Broker::publish_first`]), which workers there are ([`WorkerEntry`]), and what stewards look at and take away
+//! ([`Notices`], [`Queue`], [`StoredMessage`]). Does not decide what a failure means for a job: that is the caller's.
 
 mod bind;
 mod change;
@@ -14,6 +14,7 @@ mod nudge;
 mod packages;
 mod publish;
 mod queue;
+mod roster;
 mod setup;
 mod shape;
 mod status;
@@ -28,6 +29,7 @@ pub use notices::{LastDelivery, Notice, Notices};
 pub use packages::PackageError;
 pub use publish::{Answered, FetchError, First, Message, PublishError, header_text};
 pub use queue::{Progress, Queue, QueueConsumer};
+pub use roster::{Registration, RosterError, ServedModel, WORKER_SERVICE, WorkerEntry};
 pub use setup::{Settings, Setup};
 pub use status::{ConsumerStatus, StreamStatus};
 pub use stored::StoredMessage;

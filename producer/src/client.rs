@@ -24,8 +24,13 @@ use segfleet_common::{
 use thiserror::Error;
 use tokio::{sync::watch, time::sleep};
 
-use crate::budget::ByteBudget;
+use crate::{
+    budget::ByteBudget,
+    info::{describe, info},
+};
 
+/// How long a steward may take to say who serves a model.
+const INFO_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a job is sent until the broker confirms it.
 const PUBLISH_TRIES: u32 = 6;
 
@@ -340,6 +345,12 @@ impl Client {
     pub async fn fetch(&self, id: &JobId) -> Result<Option<Received>, ResultError> {
         let stored = self.broker.stored_result(&self.tenant, id).await?;
         stored.map(|message| read(id, message)).transpose()
+    }
+
+    /// Says in a line why a job of `model` may still wait: who serves it, and how much there is to do.
+    pub async fn why_waiting(&self, model: &ModelName) -> String {
+        let info = info(&self.broker, &self.tenant, INFO_TIMEOUT).await;
+        describe(model, &info)
     }
 
     /// Sends what is buffered and closes the connection.

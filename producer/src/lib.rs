@@ -23,5 +23,6 @@ pub mod cancel;
 pub mod client;
 pub mod commands;
 pub mod config;
+pub mod info;
 pub mod output;
 pub mod steward;

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use segfleet_common::{
-    broker::{DeadLetter, StreamStatus},
+    broker::{DeadLetter, StreamStatus, WorkerEntry},
     package::StoredPackage,
     result::{JobResult, Object, Outcome},
+    subject::Tenant,
 };
 use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
 
@@ -119,6 +120,24 @@ fn percentile(times: &[Duration], percent: usize) -> Option<Duration> {
     times.sort_unstable();
     let last = times.len().checked_sub(1)?;
     times.get(last * percent / 100).copied()
+}
+
+/// The workers that serve a tenant, as a table.
+#[must_use]
+pub fn workers(workers: &[WorkerEntry], tenant: &Tenant) -> String {
+    let mut lines = vec![format!("{:<40} {:>8}  {}", "WORKER", "SLOTS", "MODELS")];
+    let serving = workers
+        .iter()
+        .filter(|worker| worker.tenants.contains(tenant));
+    lines.extend(serving.map(|worker| {
+        let models: Vec<String> = worker.models.iter().map(ToString::to_string).collect();
+        let models = models.join(" ");
+        format!("{:<40} {:>8}  {models}", worker.name, worker.n_slots)
+    }));
+    if lines.len() == 1 {
+        lines.push("none".to_owned());
+    }
+    lines.join("\n")
 }
 
 /// The streams, then their consumers, as two tables. `now` is what ages are counted from.

@@ -11,6 +11,7 @@ mod ending;
 mod failing;
 mod info;
 mod janitor;
+mod roster;
 mod service;
 mod watch;
 

@@ -35,6 +35,7 @@ mod gate;
 mod memory;
 mod pool;
 mod pull;
+mod registration;
 mod run;
 mod run_time;
 mod serve;

@@ -25,6 +25,7 @@ use crate::{
     gate::Gate,
     memory::Memory,
     pool::Pool,
+    registration::keep_registered,
     served::Served,
     stops::Stops,
     worker::{Source, Worker},
@@ -102,6 +103,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<RunRepor
     )?;
     let worker = Arc::new(worker);
     let mut helpers = help(&worker, &config.tenants).await;
+    let (tenants, n_slots) = (config.tenants.clone(), config.n_slots);
+    let registered = keep_registered(worker.clone(), tenants, models.clone(), n_slots);
+    helpers.push(AbortOnDropHandle::new(tokio::spawn(registered)));
     if let Some(follow) = config.follow {
         let following = follow.go_on(worker.clone(), models);
         let following = ending_worker(worker.stopping.clone(), following);

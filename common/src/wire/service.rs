@@ -105,6 +105,15 @@ pub struct ModelQueue {
     pub redelivered: u64,
     /// Pulls that wait for a job.
     pub idle_slots: u64,
+    /// Workers that serve it.
+    #[serde(default)]
+    pub workers: u64,
+    /// Jobs that they may have in work at once.
+    #[serde(default)]
+    pub slots: u64,
+    /// The versions that they serve.
+    #[serde(default)]
+    pub versions: Vec<String>,
 }
 
 impl InfoAnswer {
@@ -126,6 +135,14 @@ impl InfoAnswer {
     pub fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("plain values can always be written")
     }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn read(json: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(json)
+    }
 }
 
 #[cfg(test)]
@@ -146,9 +163,12 @@ mod tests {
             running: 2,
             redelivered: 1,
             idle_slots: 4,
+            workers: 2,
+            slots: 8,
+            versions: vec!["0.1.0".to_owned()],
         };
         let info = InfoAnswer::new(&tenant, vec![model]);
-        let golden = r#"{"v":1,"tenant":"public","models":[{"model":"mock","queued":3,"running":2,"redelivered":1,"idle_slots":4}]}"#;
+        let golden = r#"{"v":1,"tenant":"public","models":[{"model":"mock","queued":3,"running":2,"redelivered":1,"idle_slots":4,"workers":2,"slots":8,"versions":["0.1.0"]}]}"#;
         assert_eq!(info.to_json(), golden.as_bytes());
     }
 }

@@ -11,6 +11,10 @@ pub(super) async fn run(broker: &Broker, args: &TenantArgs) -> Result<Exit, Comm
     let missing = streams.iter().any(Option::is_none);
     let streams: Vec<_> = streams.into_iter().flatten().collect();
     say(&output::status(&streams, OffsetDateTime::now_utc()));
+    match broker.workers().await {
+        Ok(workers) => say(&format!("\n{}", output::workers(&workers, &args.tenant))),
+        Err(error) => remark(&error.to_string()),
+    }
     if missing {
         remark(&format!(
             "not everything is set up; run: segfleet setup --tenant {}",

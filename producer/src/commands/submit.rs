@@ -17,7 +17,7 @@ use segfleet_common::{
     result::JobResult,
     subject::{JobId, ModelName},
 };
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use self::{
     documents::{Documents, Item, Written},
@@ -30,6 +30,9 @@ use crate::{
     config::SubmitArgs,
 };
 
+/// How long nothing may come before people are told why: first, and then between two results.
+const FIRST_LULL: Duration = Duration::from_secs(5);
+const LULL: Duration = Duration::from_secs(30);
 /// Metadata that tells a result's file.
 const FILE: &str = "file";
 
@@ -75,8 +78,16 @@ pub(super) async fn run(broker: Broker, args: SubmitArgs) -> Result<Exit, Comman
         async move { (batch.one(&item).await, item) }
     });
     let mut jobs = std::pin::pin!(jobs.buffer_unordered(args.in_flight.get()));
-    while let Some((done, item)) = jobs.next().await {
-        report.add(&item.file, done?);
+    let mut lull = std::pin::pin!(batch.lull(FIRST_LULL));
+    loop {
+        tokio::select! {
+            done = jobs.next() => match done {
+                Some((done, item)) => report.add(&item.file, done?),
+                None => break,
+            },
+            why = &mut lull => report.tell(&why),
+        }
+        lull.set(batch.lull(LULL));
     }
     batch
         .documents
@@ -118,6 +129,12 @@ impl Batch {
                 "{name}: no result yet; later: segfleet result {id}"
             ))),
         }
+    }
+
+    /// Says why nothing comes, when nothing has come for a while.
+    async fn lull(&self, time: Duration) -> String {
+        sleep(time).await;
+        self.client.why_waiting(&self.model).await
     }
 
     /// Writes what is wanted of a result; pictures take their time, and must not hold up the connection.

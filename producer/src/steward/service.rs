@@ -15,7 +15,7 @@ use segfleet_common::{
 use tokio::{join, time::sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{Steward, cancel::cancel, info::info};
+use super::{Steward, cancel::cancel, info::info, roster::Roster};
 
 /// Name of the service.
 const NAME: &str = "segfleet-steward";
@@ -85,13 +85,17 @@ async fn listen(
     tracing::info!("listening for {CANCELS_ALL} and {INFOS_ALL}");
     // An endpoint that ends by itself ends the other, and both begin anew.
     let over = shutdown.child_token();
+    let roster = Arc::new(Roster::new(broker.clone()));
     let cancels = cancels.for_each_concurrent(CONCURRENT_REQUESTS, |request| {
         let steward = steward.clone();
         async move { respond(&request, cancel(&steward, &request.message.subject).await).await }
     });
     let infos = infos.for_each_concurrent(CONCURRENT_REQUESTS, |request| {
-        let steward = steward.clone();
-        async move { respond(&request, info(&steward, &request.message.subject).await).await }
+        let (steward, roster) = (steward.clone(), roster.clone());
+        async move {
+            let answer = info(&steward, &roster, &request.message.subject).await;
+            respond(&request, answer).await;
+        }
     });
     // It ends both endpoints, once what has come is answered.
     let stop = async {

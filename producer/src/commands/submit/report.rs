@@ -61,6 +61,11 @@ impl Report {
         bar.inc(1);
     }
 
+    /// Tells people something while they wait.
+    pub(super) fn tell(&self, text: &str) {
+        self.bar.suspend(|| remark(text));
+    }
+
     /// The last lines. `text` is what there is of all results together.
     pub(super) fn end(mut self, total: Duration, text: Option<Vec<u8>>) -> Exit {
         self.bar.finish_and_clear();

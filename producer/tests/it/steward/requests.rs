@@ -124,8 +124,10 @@ async fn services_tell_of_the_queue_and_refuse_what_cannot_be() {
     let info = client.request("segment.info.public", "".into()).await;
     let info: Value = serde_json::from_slice(&info.expect("an answer").payload).expect("JSON");
     let expected = json!({"v": 1, "tenant": "public", "models": [
-        {"model": "mock", "queued": 0, "running": 0, "redelivered": 0, "idle_slots": 0},
-        {"model": "threshold", "queued": 2, "running": 0, "redelivered": 0, "idle_slots": 0},
+        {"model": "mock", "queued": 0, "running": 0, "redelivered": 0, "idle_slots": 0,
+         "workers": 0, "slots": 0, "versions": []},
+        {"model": "threshold", "queued": 2, "running": 0, "redelivered": 0, "idle_slots": 0,
+         "workers": 0, "slots": 0, "versions": []},
     ]});
     assert_eq!(info, expected);
     let refusals = [

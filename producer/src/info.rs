@@ -1,0 +1,118 @@
+//! Asking a steward what a tenant's models have to do, and who serves them: [`info`]; and in words, for whoever waits:
+//! [`describe`].
+
+use std::time::Duration;
+
+use async_nats::{
+    client::{Request, RequestErrorKind},
+    service::NATS_SERVICE_ERROR,
+};
+use segfleet_common::{
+    broker::{Broker, header_text},
+    subject::{self, ModelName, Tenant},
+    wire::{InfoAnswer, ModelQueue},
+};
+use thiserror::Error;
+
+/// A question that was not answered.
+#[derive(Debug, PartialEq, Eq, Error)]
+pub enum InfoError {
+    /// Nobody listens.
+    #[error("no steward is running that could say more; start one: segfleet steward")]
+    NoSteward,
+    /// There was no answer, none that can be read, or a refusal.
+    #[error("no steward could say more: {0}")]
+    NoAnswer(String),
+}
+
+/// Asks what the models of a tenant have to do.
+///
+/// # Errors
+/// [`InfoError`] when nobody says so within `timeout`.
+pub async fn info(
+    broker: &Broker,
+    tenant: &Tenant,
+    timeout: Duration,
+) -> Result<InfoAnswer, InfoError> {
+    let request = Request::new().timeout(Some(timeout));
+    let asked = broker.client().send_request(subject::info(tenant), request);
+    let reply = asked.await.map_err(|error| match error.kind() {
+        RequestErrorKind::NoResponders => InfoError::NoSteward,
+        RequestErrorKind::TimedOut
+        | RequestErrorKind::InvalidSubject
+        | RequestErrorKind::MaxPayloadExceeded
+        | RequestErrorKind::Other => InfoError::NoAnswer(error.to_string()),
+    })?;
+    let headers = reply.headers.unwrap_or_default();
+    if let Some(reason) = header_text(&headers, NATS_SERVICE_ERROR) {
+        return Err(InfoError::NoAnswer(reason.to_owned()));
+    }
+    InfoAnswer::read(&reply.payload).map_err(|error| InfoError::NoAnswer(error.to_string()))
+}
+
+/// Says in a line why a job of `model` may still wait.
+#[must_use]
+pub fn describe(model: &ModelName, info: &Result<InfoAnswer, InfoError>) -> String {
+    let info = match info {
+        Ok(info) => info,
+        Err(error) => return format!("still waiting for model {model}; {error}"),
+    };
+    let name = model.to_string();
+    let Some(queue) = info.models.iter().find(|queue| queue.model == name) else {
+        return format!("still waiting; model {model} is not set up any more");
+    };
+    let ModelQueue {
+        queued,
+        running,
+        workers,
+        slots,
+        ..
+    } = queue;
+    let load = format!("{queued} jobs are queued, {running} in work");
+    match workers {
+        0 => format!(
+            "still waiting; no worker serves model {model} (segfleet-worker run --model {model}); {load}"
+        ),
+        1 => format!("still waiting; 1 worker serves model {model} with {slots} slots; {load}"),
+        _ => format!(
+            "still waiting; {workers} workers serve model {model} with {slots} slots; {load}"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(workers: u64, expected: &str) {
+        let queue = ModelQueue {
+            model: "u2netp".to_owned(),
+            queued: 45,
+            running: 12,
+            redelivered: 0,
+            idle_slots: 0,
+            workers,
+            slots: 4 * workers,
+            versions: Vec::new(),
+        };
+        let info = InfoAnswer::new(&Tenant::default(), vec![queue]);
+        let model = "u2netp".parse().expect("a token");
+        assert_eq!(describe(&model, &Ok(info)), expected);
+    }
+
+    #[test]
+    fn who_waits_is_told_who_serves() {
+        check(
+            0,
+            "still waiting; no worker serves model u2netp (segfleet-worker run --model u2netp); 45 jobs are queued, 12 in work",
+        );
+        check(
+            1,
+            "still waiting; 1 worker serves model u2netp with 4 slots; 45 jobs are queued, 12 in work",
+        );
+        check(
+            3,
+            "still waiting; 3 workers serve model u2netp with 12 slots; 45 jobs are queued, 12 in work",
+        );
+    }
+}
