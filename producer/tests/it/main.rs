@@ -6,6 +6,7 @@ mod command;
 mod dead;
 mod documents;
 mod fleet;
+mod follow;
 mod many;
 mod model;
 mod readme;

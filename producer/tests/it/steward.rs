@@ -5,6 +5,7 @@ mod life;
 mod notices;
 mod raw;
 mod requests;
+mod roster;
 
 use std::{
     fs::{self, File},
