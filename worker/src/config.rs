@@ -22,7 +22,7 @@ use segfleet_common::{
 #[cfg(debug_assertions)]
 use crate::failpoint::Step;
 use crate::{
-    choice::{LoadArgs, Loader, ModelChoice},
+    choice::{BatchArgs, LoadArgs, Loader, ModelChoice},
     failpoint::Failpoint,
     isolate::{Isolate, Isolation},
     memory::container_limit_bytes,
@@ -211,6 +211,10 @@ pub struct RunArgs {
     #[command(flatten, next_help_heading = "Models")]
     pub load: LoadArgs,
 
+    /// How their images are gathered.
+    #[command(flatten, next_help_heading = "Models")]
+    pub batch: BatchArgs,
+
     /// How large an image may be.
     #[command(flatten, next_help_heading = "Limits")]
     pub limits: LimitArgs,
@@ -370,10 +374,17 @@ impl Config {
     pub fn build(args: RunArgs) -> Result<Self, String> {
         let cpus = || thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let n_threads = args.threads.map_or_else(cpus, NonZeroUsize::get);
-        let (models, mut mistakes) = load_models(&args.models, &args.load, n_threads);
+        let default_slots = n_threads * SLOTS_PER_THREAD;
+        let n_slots = args.slots.map_or(default_slots, NonZeroUsize::get);
         let mut tenants = args.tenants;
         tenants.sort();
         tenants.dedup();
+        let n_at_once = n_threads.min(n_slots.saturating_mul(tenants.len()));
+        let batch = args.batch.to_settings(n_at_once, args.isolate);
+        let loader = Loader::new(&args.load, n_threads)
+            .with_batches(*batch.as_ref().unwrap_or(&None));
+        let (models, mut mistakes) = load_models(&args.models, loader);
+        mistakes.extend(batch.err());
         let n_sources = tenants.len() * models.len();
         if n_sources > SOURCES_PER_WORKER {
             mistakes.push(format!(
@@ -399,9 +410,7 @@ impl Config {
             connect: args.connect,
             tenants,
             models,
-            n_slots: args
-                .slots
-                .map_or(n_threads * SLOTS_PER_THREAD, NonZeroUsize::get),
+            n_slots,
             n_threads,
             drain_timeout: args.drain_timeout,
             limits: args.limits.to_limits(),
@@ -420,12 +429,7 @@ impl Config {
 type Models = Vec<(ModelName, Arc<dyn Segmenter>)>;
 
 /// Loads each model once, and says what is wrong with the others.
-fn load_models(
-    choices: &[ModelChoice],
-    args: &LoadArgs,
-    n_threads: usize,
-) -> (Models, Vec<String>) {
-    let mut loader = Loader::new(args, n_threads);
+fn load_models(choices: &[ModelChoice], mut loader: Loader<'_>) -> (Models, Vec<String>) {
     let mut models = Models::new();
     let mut mistakes = Vec::new();
     for (index, choice) in choices.iter().enumerate() {
@@ -512,6 +516,18 @@ mod tests {
     fn slots_follow_threads() {
         let config = build(&["--model", "mock", "--threads", "3"]).expect("good settings");
         assert_eq!((config.n_threads, config.n_slots), (3, 6));
+    }
+
+    #[test]
+    fn a_batch_that_can_never_be_full_is_a_mistake() {
+        let four = ["--model", "mock", "--threads", "4", "--batch", "4"];
+        let with = |more: &[&str]| build(&[&four[..], more].concat()).map(drop);
+        assert_eq!(with(&[]), Ok(()));
+        assert_eq!(with(&["--slots", "2", "--tenant", "a,b"]), Ok(()));
+        let error = with(&["--slots", "3"]).expect_err("three slots");
+        assert!(error.starts_with("--batch 4 can never be full, the limit is 3: "));
+        let error = with(&["--isolate", "always"]).expect_err("no batches");
+        assert!(error.starts_with("--batch 4 is of no use with --isolate always: "));
     }
 
     #[test]

@@ -13,7 +13,6 @@ mod ultralytics;
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use segfleet_common::{result::ModelInfo, subject::ModelName};
@@ -206,12 +205,12 @@ impl Package {
     ///
     /// # Errors
     /// [`PackageError`] for an operator that the engine does not know, or outputs that are not what the head takes.
-    pub fn load(&self, runtime: &Runtime) -> Result<Arc<Model>, PackageError> {
+    pub fn load(&self, runtime: &Runtime) -> Result<Model, PackageError> {
         let model = self.build(runtime).map_err(|why| self.error(why))?;
         model
             .warm_up()
             .map_err(|why| self.error(Why::WarmUp(why)))?;
-        Ok(Arc::new(model))
+        Ok(model)
     }
 
     fn build(&self, runtime: &Runtime) -> Result<Model, Why> {
@@ -234,6 +233,7 @@ impl Package {
             head: Head::new(&self.manifest.output),
             outputs: ports.outputs.into_iter().map(|port| port.name).collect(),
             engine,
+            takes_batches: self.input.shape.first() == Some(&None),
             child_args,
         })
     }
