@@ -209,7 +209,10 @@ fn only_the_image_that_the_model_panics_on_panics() {
         assert_eq!(found, [pixels(1), "panicked".to_owned(), pixels(3)]);
     }
     assert!(test.batched.lock().is_empty(), "a batch is left open");
-    assert_eq!(test.segment(&[(1, 1), (2, 1), (3, 1)]), [1, 2, 3].map(pixels));
+    assert_eq!(
+        test.segment(&[(1, 1), (2, 1), (3, 1)]),
+        [1, 2, 3].map(pixels)
+    );
 }
 
 #[test]
