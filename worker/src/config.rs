@@ -382,7 +382,7 @@ impl Config {
         let n_at_once = n_threads.min(n_slots.saturating_mul(tenants.len()));
         let batch = args.batch.to_settings(n_at_once, args.isolate);
         let loader =
-            Loader::new(&args.load, n_threads).with_batches(*batch.as_ref().unwrap_or(&None));
+            Loader::new(&args.load, n_threads).with_batches(batch.clone().unwrap_or_default());
         let (models, mut mistakes) = load_models(&args.models, loader);
         mistakes.extend(batch.err());
         let n_sources = tenants.len() * models.len();

@@ -361,3 +361,38 @@ impl Runtime {
         args
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tensors_of_one_shape_are_stacked() {
+        let tensor = |values: [f32; 2]| Tensor {
+            shape: [1, 1, 1, 2],
+            values: values.to_vec(),
+        };
+        let stacked = Tensor::stack(&[&tensor([1.0, 2.0]), &tensor([3.0, 4.0])]);
+        assert_eq!(stacked.shape, [2, 1, 1, 2]);
+        assert_eq!(stacked.values, [1.0, 2.0, 3.0, 4.0]);
+    }
+
+    #[test]
+    fn an_output_splits_into_those_of_its_images() {
+        let floats = Stored::Floats(Arc::new(vec![1.0, 2.0, 3.0, 4.0]));
+        let whole = Output::new(vec![2, 1, 2], floats);
+        assert!(whole.split(4).is_none(), "it is of two images");
+        let parts: Vec<Output> = whole.split(2).expect("of two images").collect();
+        drop(whole);
+        let seen = parts.iter().map(|part| (&*part.shape, part.values()));
+        let one: &[usize] = &[1, 1, 2];
+        let expected = [
+            (one, Values::Floats(&[1.0, 2.0])),
+            (one, Values::Floats(&[3.0, 4.0])),
+        ];
+        assert_eq!(seen.collect::<Vec<_>>(), expected);
+        let whole = Output::new(vec![2, 1], Stored::Integers([5, 6].into()));
+        let last = whole.split(2).and_then(Iterator::last).expect("of two");
+        assert_eq!(last.values(), Values::Integers(&[6]));
+    }
+}

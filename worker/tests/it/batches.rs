@@ -1,4 +1,4 @@
-//! Batches of packages, on engines: whoever waits for a full batch here would wait for ever without one.
+//! Batches of packages and of a simulated accelerator: whoever waits for a full batch here would wait for ever without one.
 
 use std::{path::Path, process::Command, sync::Arc, time::Duration};
 
@@ -7,11 +7,14 @@ use image::DynamicImage;
 use segfleet_common::{broker::Settings, result::Outcome};
 use segfleet_worker::{
     choice::Loader,
-    segment::{Ask, BatchSettings, Segmenter},
+    found::Found,
+    mask::Mask,
+    segment::{Ask, BatchSettings, Mock, Segmenter},
 };
 
 use crate::{
     fleet::{Fleet, JobMessage, ending},
+    models::png,
     onnx,
     packages::{Args, MANIFEST, package, picture_of},
 };
@@ -22,12 +25,16 @@ const PAIRS: BatchSettings = BatchSettings {
     max_wait: Duration::from_secs(600),
 };
 
-/// Loads a package for batches of two.
-fn load(folder: &Path, engine: &[&str]) -> Arc<dyn Segmenter> {
-    let args = Args::parse_from([&["test"], engine].concat());
-    let choice = folder.display().to_string().parse().expect("a path");
+/// Loads a model for batches of two.
+fn load(model: &str, args: &[&str]) -> Arc<dyn Segmenter> {
+    let args = Args::parse_from([&["test"], args].concat());
+    let choice = model.parse().expect("a name or a path");
     let mut loader = Loader::new(&args.load, 2).with_batches(Some(PAIRS));
-    loader.load(&choice).expect("a good package")
+    loader.load(&choice).expect("a good model")
+}
+
+fn load_package(folder: &Path, engine: &[&str]) -> Arc<dyn Segmenter> {
+    load(&folder.display().to_string(), engine)
 }
 
 /// Whether a model waits for a full batch.
@@ -39,7 +46,7 @@ fn batches(model: &dyn Segmenter) -> bool {
 async fn compute_a_pair(engine: &[&str]) {
     let package = package(MANIFEST, &onnx::mean_graph([0, 3, 8, 8]));
     let fleet = Fleet::start(&["bright"], Settings::default()).await;
-    let model = load(package.path(), engine);
+    let model = load_package(package.path(), engine);
     assert!(batches(&*model), "{model:?}");
     let worker = fleet.work_with(fleet.config("bright", model));
     let jobs = [("one", 8, 16), ("two", 16, 8)];
@@ -57,6 +64,43 @@ async fn compute_a_pair(engine: &[&str]) {
         assert_eq!((objects.len(), bbox.x, bbox.y), (1, left, top), "{job}");
     }
     worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_simulated_accelerator_answers_each_job_of_a_batch_as_it_would_alone() {
+    let fleet = Fleet::start(&["mock"], Settings::default()).await;
+    let model = load("mock", &["--simulate", "20ms"]);
+    assert!(batches(&*model), "{model:?}");
+    let batching = fleet.work_with(fleet.config("mock", model));
+    let jobs: Vec<String> = (0..8).map(|job| format!("job{job}")).collect();
+    let mut replies = Vec::new();
+    for job in &jobs {
+        let message = JobMessage::image(&png(64, 48));
+        replies.push(fleet.submit("mock", job, message).await);
+    }
+    let (mock, image) = (Mock::new(), DynamicImage::new_luma8(64, 48));
+    for (reply, job) in replies.into_iter().zip(&jobs) {
+        let result = reply.result().await;
+        let Outcome::Ok(objects) = &result.outcome else {
+            panic!("{job}: {}", ending(&result))
+        };
+        let job = job.parse().expect("a token");
+        let ask = Ask {
+            job: &job,
+            score_threshold: None,
+        };
+        let alone = mock.segment(&image, &ask).expect("never fails");
+        let Found::Foreground(mask) = alone.found else {
+            panic!("{alone:?}")
+        };
+        let bbox = objects[0].bbox;
+        let square = Mask::from_fn(64, 48, |x, y| {
+            (bbox.x..bbox.x + bbox.width).contains(&x)
+                && (bbox.y..bbox.y + bbox.height).contains(&y)
+        });
+        assert_eq!(square, mask, "{job}");
+    }
+    batching.stop().await;
 }
 
 #[tokio::test]
@@ -90,7 +134,7 @@ fn a_graph_that_takes_no_batches_computes_each_image_alone() {
     ];
     for (manifest, graph, what) in cases {
         let package = package(manifest, &graph);
-        let model = load(package.path(), &["--engine", "rust"]);
+        let model = load_package(package.path(), &["--engine", "rust"]);
         assert!(!batches(&*model), "{what}");
         let job = "job".parse().expect("a token");
         let ask = Ask {

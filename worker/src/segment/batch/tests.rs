@@ -1,5 +1,4 @@
-//! Batches of a model that counts its calls, and of the mock. No test depends on how long anything takes, but that a
-//! second is longer than threads need to come together.
+//! Batches of a model that counts its calls, and of the mock. No test depends on how long anything takes.
 
 use std::{sync::Barrier, thread};
 
@@ -167,10 +166,38 @@ fn a_lone_image_leaves_when_its_time_is_over() {
 }
 
 #[test]
-fn some_images_leave_together_when_the_time_is_over() {
-    let test = Test::new(3, Duration::from_secs(1));
-    assert_eq!(test.segment(&[(1, 1), (2, 1)]), [1, 2].map(pixels));
+fn a_batch_that_is_not_full_leaves_when_its_time_is_over() {
+    let test = Test::new(3, SHORT);
+    let [first, second] = [(1, 1), (2, 1)].map(Arc::new);
+    let Role::Leader(seats) = test.batched.join(&first) else {
+        panic!("there was no batch")
+    };
+    let Role::Follower(answer) = test.batched.join(&second) else {
+        panic!("there was a batch")
+    };
+    let others = test.batched.gather(&first, &seats);
+    let own = test.batched.infer_together(&first, others);
+    assert_eq!(own.map(|(width, _)| width), Some(1));
+    assert_eq!(answer.recv().map(|(width, _)| width), Ok(2));
     test.expect_calls(&[2]);
+}
+
+#[test]
+fn nobody_waits_for_a_leader_that_is_gone() {
+    let test = Test::new(3, FOREVER);
+    let Role::Leader(seats) = test.batched.join(&Arc::new((1, 1))) else {
+        panic!("there was no batch")
+    };
+    let seated = test.batched.join(&Arc::new((2, 1)));
+    drop(seats);
+    let late = test.batched.join(&Arc::new((3, 1)));
+    for role in [seated, late] {
+        let Role::Follower(answer) = role else {
+            panic!("there was a batch")
+        };
+        assert!(answer.recv().is_err(), "it is to be tried alone");
+    }
+    test.expect_calls(&[]);
 }
 
 #[test]
