@@ -1,10 +1,14 @@
 //! Batches of packages and of a simulated accelerator: whoever waits for a full batch here would wait for ever without one.
 
-use std::{path::Path, process::Command, sync::Arc, time::Duration};
+use std::{fs, path::Path, process::Command, sync::Arc, thread, time::Duration};
 
 use clap::Parser as _;
 use image::DynamicImage;
-use segfleet_common::{broker::Settings, result::Outcome};
+use segfleet_common::{
+    broker::Settings,
+    decode::{self, DecodeLimits},
+    result::Outcome,
+};
 use segfleet_worker::{
     choice::Loader,
     found::Found,
@@ -17,6 +21,7 @@ use crate::{
     models::png,
     onnx,
     packages::{Args, MANIFEST, package, picture_of},
+    server::samples,
 };
 
 /// Two images, or none.
@@ -40,6 +45,15 @@ fn load_package(folder: &Path, engine: &[&str]) -> Arc<dyn Segmenter> {
 /// Whether a model waits for a full batch.
 fn batches(model: &dyn Segmenter) -> bool {
     format!("{model:?}").starts_with("Batched")
+}
+
+/// What a script of `deploy/models` prints.
+fn found_by(script: &str) -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/models");
+    let found = Command::new(folder.join(script)).arg("--no-fetch").output();
+    let found = found.expect("the script runs");
+    assert!(found.status.success(), "{found:?}");
+    String::from_utf8_lossy(&found.stdout).trim().to_owned()
 }
 
 /// Has a worker compute two jobs, neither of which can end without the other.
@@ -111,12 +125,55 @@ async fn a_worker_computes_a_batch_on_the_engine_in_rust() {
 #[tokio::test]
 #[ignore = "needs ONNX Runtime; run by deploy/test"]
 async fn models_are_computed_in_batches_on_onnx_runtime() {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/models/find-onnxruntime");
-    let found = Command::new(script).arg("--no-fetch").output();
-    let found = found.expect("the script runs");
-    assert!(found.status.success(), "{found:?}");
-    let library = String::from_utf8(found.stdout).expect("a path");
-    compute_a_pair(&["--engine", "onnxruntime", "--onnxruntime", library.trim()]).await;
+    let library = found_by("find-onnxruntime");
+    compute_a_pair(&["--engine", "onnxruntime", "--onnxruntime", &library]).await;
+}
+
+/// The scores of what a model of instances finds.
+fn scores(model: &dyn Segmenter, image: &DynamicImage) -> Vec<f64> {
+    let job = "job".parse().expect("a token");
+    let ask = Ask {
+        job: &job,
+        score_threshold: None,
+    };
+    let segmented = model.segment(image, &ask).expect("a model that works");
+    let Found::Instances(instances) = segmented.found else {
+        panic!("{segmented:?}")
+    };
+    instances.iter().map(|instance| instance.score).collect()
+}
+
+#[test]
+#[ignore = "needs fetched models; run by deploy/test"]
+fn models_of_real_networks_find_in_a_batch_what_they_find_alone() {
+    let library = found_by("find-onnxruntime");
+    let engine = ["--engine", "onnxruntime", "--onnxruntime", &library];
+    let package = Path::new(&found_by("find-models")).join("text");
+    let model = load_package(&package, &engine);
+    assert!(batches(&*model), "{model:?}");
+    let page = fs::read(samples().join("text.png")).expect("a sample");
+    let page = decode::decode(&page, &DecodeLimits::STANDARD);
+    let page = page.expect("a good image").image;
+    let images = [page.fliph(), page];
+    let together = thread::scope(|scope| {
+        let threads = images.each_ref();
+        let threads = threads.map(|image| scope.spawn(|| scores(&*model, image)));
+        threads.map(|thread| thread.join().expect("no panic"))
+    });
+    let args = Args::parse_from([&["test"], &engine[..]].concat());
+    let choice = package.display().to_string().parse().expect("a path");
+    let model = Loader::new(&args.load, 1).load(&choice);
+    let model = model.expect("a good package");
+    for (image, together) in images.iter().zip(together) {
+        let alone = scores(&*model, image);
+        assert!(!alone.is_empty(), "it has found nothing");
+        assert_eq!(alone.len(), together.len(), "{alone:?} {together:?}");
+        let mut pairs = alone.iter().zip(&together);
+        assert!(
+            pairs.all(|(alone, together)| (alone - together).abs() < 1e-3),
+            "{alone:?} {together:?}"
+        );
+    }
 }
 
 #[test]
