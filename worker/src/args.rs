@@ -16,8 +16,9 @@ use segfleet_common::{
 #[cfg(debug_assertions)]
 use crate::failpoint::Step;
 use crate::{
-    choice::{LoadArgs, ModelChoice},
+    choice::ModelChoice,
     isolate::Isolate,
+    load::{BatchArgs, LoadArgs},
 };
 
 /// Folder of fetched models within the user's cache.
@@ -193,6 +194,10 @@ pub struct RunArgs {
     /// How models are loaded.
     #[command(flatten, next_help_heading = "Models")]
     pub load: LoadArgs,
+
+    /// How their images are gathered.
+    #[command(flatten, next_help_heading = "Models")]
+    pub batch: BatchArgs,
 
     /// How large an image may be.
     #[command(flatten, next_help_heading = "Limits")]

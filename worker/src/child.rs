@@ -33,8 +33,9 @@ use thiserror::Error;
 
 use crate::{
     args::ChildArgs,
-    choice::{Loader, ModelChoice, ModelError},
+    choice::ModelChoice,
     footprint::data_bytes,
+    load::{Loader, ModelError},
     package::Package,
     process::{Draft, Failure, Host, Input, process},
     segment::Segmenter,

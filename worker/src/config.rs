@@ -11,14 +11,8 @@ use segfleet_common::{
 };
 
 use crate::{
-    args::RunArgs,
-    choice::{Loader, ModelChoice},
-    failpoint::Failpoint,
-    fetch::Fetched,
-    follow::Follow,
-    isolate::Isolation,
-    memory::container_limit_bytes,
-    segment::Segmenter,
+    args::RunArgs, choice::ModelChoice, failpoint::Failpoint, fetch::Fetched, follow::Follow,
+    isolate::Isolation, load::Loader, memory::container_limit_bytes, segment::Segmenter,
 };
 
 /// Slots per thread where nothing is said: enough to hide the network behind computing.
@@ -77,11 +71,18 @@ impl Config {
         let cpus = || thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let n_threads = args.threads.map_or_else(cpus, NonZeroUsize::get);
         let limits = args.limits.to_limits();
-        let mut loader = Loader::new(&args.load, n_threads).with_fetched(fetched);
-        let (models, mut mistakes) = load_models(&args.models, &mut loader);
+        let default_slots = n_threads * SLOTS_PER_THREAD;
+        let n_slots = args.slots.map_or(default_slots, NonZeroUsize::get);
         let mut tenants = args.tenants.clone();
         tenants.sort();
         tenants.dedup();
+        let n_at_once = n_threads.min(n_slots.saturating_mul(tenants.len()));
+        let batch = args.batch.to_settings(n_at_once, args.isolate);
+        let mut loader = Loader::new(&args.load, n_threads)
+            .with_fetched(fetched)
+            .with_batches(batch.clone().unwrap_or_default());
+        let (models, mut mistakes) = load_models(&args.models, &mut loader);
+        mistakes.extend(batch.err());
         let n_sources = tenants.len() * models.len();
         if n_sources > SOURCES_PER_WORKER {
             mistakes.push(format!(
@@ -119,9 +120,7 @@ impl Config {
             tenants,
             models,
             follow,
-            n_slots: args
-                .slots
-                .map_or(n_threads * SLOTS_PER_THREAD, NonZeroUsize::get),
+            n_slots,
             n_threads,
             drain_timeout: args.drain_timeout,
             limits,
@@ -304,6 +303,18 @@ mod tests {
     fn slots_follow_threads() {
         let config = build(&["--model", "mock", "--threads", "3"]).expect("good settings");
         assert_eq!((config.n_threads, config.n_slots), (3, 6));
+    }
+
+    #[test]
+    fn a_batch_that_can_never_be_full_is_a_mistake() {
+        let four = ["--model", "mock", "--threads", "4", "--batch", "4"];
+        let with = |more: &[&str]| build(&[&four[..], more].concat()).map(drop);
+        assert_eq!(with(&[]), Ok(()));
+        assert_eq!(with(&["--slots", "2", "--tenant", "a,b"]), Ok(()));
+        let error = with(&["--slots", "3"]).expect_err("three slots");
+        assert!(error.starts_with("--batch 4 can never be full, the limit is 3: "));
+        let error = with(&["--isolate", "always"]).expect_err("no batches");
+        assert!(error.starts_with("--batch 4 is of no use with --isolate always: "));
     }
 
     #[test]

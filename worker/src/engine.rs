@@ -7,7 +7,7 @@ mod library;
 mod onnxruntime;
 mod rust;
 
-use std::{fmt, num::NonZeroUsize, path::PathBuf};
+use std::{fmt, num::NonZeroUsize, ops::Range, path::PathBuf, sync::Arc};
 
 use clap::ValueEnum;
 use thiserror::Error;
@@ -128,18 +128,38 @@ pub struct Tensor {
     pub values: Vec<f32>,
 }
 
-/// What a graph gives under one name.
+impl Tensor {
+    /// Tensors of one shape as one: their first dimensions add up.
+    ///
+    /// # Panics
+    /// Without a tensor.
+    #[must_use]
+    pub fn stack(tensors: &[&Self]) -> Self {
+        let [_, rest @ ..] = tensors.first().expect("at least one tensor").shape;
+        let n_images = tensors.iter().map(|tensor| tensor.shape[0]).sum();
+        let values: Vec<&[f32]> = tensors.iter().map(|tensor| &*tensor.values).collect();
+        Self {
+            shape: [n_images, rest[0], rest[1], rest[2]],
+            values: values.concat(),
+        }
+    }
+}
+
+/// What a graph gives under one name, or one image's part of it.
 pub struct Output {
     /// Its dimensions, the outermost first.
     pub shape: Vec<usize>,
     stored: Stored,
+    /// Which of the stored values are its own.
+    own: Range<usize>,
 }
 
-/// The values of an output, as the engine keeps them.
+/// The values of an output, as the engine keeps them. Images of one inference share them.
+#[derive(Clone)]
 enum Stored {
     /// Still where the engine has put them.
-    Floats(Box<dyn AsRef<[f32]>>),
-    Integers(Vec<i64>),
+    Floats(Arc<dyn AsRef<[f32]> + Send + Sync>),
+    Integers(Arc<[i64]>),
 }
 
 /// The values of an output, row by row: as many as the product of its dimensions.
@@ -152,13 +172,35 @@ pub enum Values<'a> {
 }
 
 impl Output {
+    fn new(shape: Vec<usize>, stored: Stored) -> Self {
+        let own = 0..shape.iter().product();
+        Self { shape, stored, own }
+    }
+
     /// The values.
     #[must_use]
     pub fn values(&self) -> Values<'_> {
+        let own = self.own.clone();
         match &self.stored {
-            Stored::Floats(values) => Values::Floats((**values).as_ref()),
-            Stored::Integers(values) => Values::Integers(values),
+            Stored::Floats(values) => Values::Floats(&(**values).as_ref()[own]),
+            Stored::Integers(values) => Values::Integers(&values[own]),
         }
+    }
+
+    /// The parts of each of `n_images`, with a first dimension of 1; `None` where the output has not one part for each.
+    /// Nothing is copied.
+    pub(crate) fn split(&self, n_images: usize) -> Option<impl Iterator<Item = Self>> {
+        let (&first, rest) = self.shape.split_first()?;
+        if first != n_images {
+            return None;
+        }
+        let n_values: usize = rest.iter().product();
+        let starts = (0..n_images).map(move |image| self.own.start + image * n_values);
+        Some(starts.map(move |start| Self {
+            shape: [&[1], rest].concat(),
+            stored: self.stored.clone(),
+            own: start..start + n_values,
+        }))
     }
 }
 
@@ -177,7 +219,7 @@ pub trait Engine: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// [`EngineError::Run`] with the engine's own words.
-    fn run(&self, input: Tensor) -> Result<Vec<Output>, EngineError>;
+    fn run(&self, input: &Tensor) -> Result<Vec<Output>, EngineError>;
 }
 
 /// An output of a graph.
@@ -317,5 +359,40 @@ impl Runtime {
             }
         }
         args
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tensors_of_one_shape_are_stacked() {
+        let tensor = |values: [f32; 2]| Tensor {
+            shape: [1, 1, 1, 2],
+            values: values.to_vec(),
+        };
+        let stacked = Tensor::stack(&[&tensor([1.0, 2.0]), &tensor([3.0, 4.0])]);
+        assert_eq!(stacked.shape, [2, 1, 1, 2]);
+        assert_eq!(stacked.values, [1.0, 2.0, 3.0, 4.0]);
+    }
+
+    #[test]
+    fn an_output_splits_into_those_of_its_images() {
+        let floats = Stored::Floats(Arc::new(vec![1.0, 2.0, 3.0, 4.0]));
+        let whole = Output::new(vec![2, 1, 2], floats);
+        assert!(whole.split(4).is_none(), "it is of two images");
+        let parts: Vec<Output> = whole.split(2).expect("of two images").collect();
+        drop(whole);
+        let seen = parts.iter().map(|part| (&*part.shape, part.values()));
+        let one: &[usize] = &[1, 1, 2];
+        let expected = [
+            (one, Values::Floats(&[1.0, 2.0])),
+            (one, Values::Floats(&[3.0, 4.0])),
+        ];
+        assert_eq!(seen.collect::<Vec<_>>(), expected);
+        let whole = Output::new(vec![2, 1], Stored::Integers([5, 6].into()));
+        let last = whole.split(2).and_then(Iterator::last).expect("of two");
+        assert_eq!(last.values(), Values::Integers(&[6]));
     }
 }

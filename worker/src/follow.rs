@@ -29,10 +29,10 @@ use tokio::{
 };
 
 use crate::{
-    choice::{Loader, ModelError},
     engine::{EngineError, QUIET},
     fetch::{FetchError, fetch},
     footprint::Footprint,
+    load::{Loader, ModelError},
     local::Checked,
     package::Package,
     segment::Segmenter,

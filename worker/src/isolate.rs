@@ -23,7 +23,7 @@ use tokio::{
 use self::kept::{End, Kept};
 use crate::{
     child::{self, GO, Task},
-    choice::child_args,
+    load::child_args,
     memory::Reservation,
     pool::Turn,
     process::Draft,

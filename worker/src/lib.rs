@@ -20,6 +20,7 @@ pub mod found;
 pub mod head;
 pub mod isolate;
 pub mod labels;
+pub mod load;
 pub mod local;
 pub mod mask;
 pub mod outline;

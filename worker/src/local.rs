@@ -19,7 +19,7 @@ pub use check::check;
 pub use outline::outline;
 pub use segment::segment;
 
-use crate::choice::ModelError;
+use crate::load::ModelError;
 
 /// A file of which nothing came.
 #[derive(Debug, Error)]

@@ -8,10 +8,10 @@ use segfleet_common::{shutdown, telemetry};
 use segfleet_worker::{
     args::{Args, Command, ModelCommand, RunArgs},
     child,
-    choice::ModelError,
     config::Config,
     engine::QUIET,
     fetch::fetch_models,
+    load::ModelError,
     local::{self, LocalError},
     run,
 };

@@ -13,7 +13,6 @@ mod ultralytics;
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use segfleet_common::{result::ModelInfo, subject::ModelName};
@@ -23,7 +22,7 @@ use thiserror::Error;
 use self::{
     files::Files,
     manifest::{HeadTable, InputTable, Manifest},
-    model::{Head, Model},
+    model::Head,
     onnx::{Edge, FLOAT, Graph, INT64},
 };
 use crate::{
@@ -31,6 +30,8 @@ use crate::{
     footprint::Footprint,
     preprocess::{Fit, Layout, Preprocess, Size},
 };
+
+pub use self::model::Model;
 
 /// The file with what must be known of the graph.
 const MANIFEST_FILE: &str = "model.toml";
@@ -219,13 +220,13 @@ impl Package {
     ///
     /// # Errors
     /// [`PackageError`] for an operator that the engine does not know, or outputs that are not what the head takes.
-    pub fn load(&self, runtime: &Runtime) -> Result<Arc<Model>, PackageError> {
+    pub fn load(&self, runtime: &Runtime) -> Result<Model, PackageError> {
         let load = || self.build(runtime);
         let infer = |model: &Model| model.warm_up().map_err(Why::WarmUp);
         let measured = Footprint::measure(self.files.graph.len() as u64, load, infer);
         let (mut model, footprint) = measured.map_err(|why| self.error(why))?;
         model.footprint = footprint;
-        Ok(Arc::new(model))
+        Ok(model)
     }
 
     /// Loads it where its memory cannot be measured, since the worker is about other things too.
@@ -236,13 +237,13 @@ impl Package {
         &self,
         runtime: &Runtime,
         footprint: Footprint,
-    ) -> Result<Arc<Model>, PackageError> {
+    ) -> Result<Model, PackageError> {
         let mut model = self.build(runtime).map_err(|why| self.error(why))?;
         model
             .warm_up()
             .map_err(|why| self.error(Why::WarmUp(why)))?;
         model.footprint = footprint;
-        Ok(Arc::new(model))
+        Ok(model)
     }
 
     fn build(&self, runtime: &Runtime) -> Result<Model, Why> {
@@ -265,6 +266,7 @@ impl Package {
             head: Head::new(&self.manifest.output),
             outputs: ports.outputs.into_iter().map(|port| port.name).collect(),
             engine,
+            takes_batches: self.input.shape.first() == Some(&None),
             child_args,
             footprint: Footprint::default(),
         })

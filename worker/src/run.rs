@@ -2,14 +2,14 @@
 
 use std::{
     collections::HashMap,
-    io,
+    io, mem,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use segfleet_common::{
     broker::{Broker, ConnectError},
-    subject::Tenant,
+    subject::{ModelName, Tenant},
 };
 use thiserror::Error;
 use tokio::sync::Semaphore;
@@ -26,6 +26,7 @@ use crate::{
     memory::Memory,
     pool::Pool,
     registration::keep_registered,
+    segment::Segmenter,
     served::Served,
     stops::Stops,
     worker::{Source, Worker},
@@ -88,12 +89,13 @@ impl RunReport {
 ///
 /// # Errors
 /// [`RunError`] for what waiting cannot mend.
-pub async fn run(config: Config, shutdown: CancellationToken) -> Result<RunReport, RunError> {
+pub async fn run(mut config: Config, shutdown: CancellationToken) -> Result<RunReport, RunError> {
     let connected = Broker::connect_until(&config.connect, &config.name, &shutdown).await?;
     let Some(broker) = connected else {
         return Ok(RunReport::IDLE);
     };
-    let models = models(&config);
+    // Taken out: a version that is replaced must be gone when the last job is done with it.
+    let models = models(mem::take(&mut config.models));
     let sources = sources(&config, &models);
     let worker = build(
         &config,
@@ -207,9 +209,10 @@ async fn watch_threads(worker: Arc<Worker>) {
 }
 
 /// The models, in the order of the configuration.
-fn models(config: &Config) -> Vec<Arc<Served>> {
-    let models = config.models.iter();
-    let served = models.map(|(name, model)| Served::new(name.clone(), model.clone()));
+fn models(models: Vec<(ModelName, Arc<dyn Segmenter>)>) -> Vec<Arc<Served>> {
+    let served = models
+        .into_iter()
+        .map(|(name, model)| Served::new(name, model));
     served.map(Arc::new).collect()
 }
 

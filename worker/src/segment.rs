@@ -1,5 +1,6 @@
 //! What turns pixels into a mask: the [`Segmenter`] seam and the models built in.
 
+mod batch;
 #[cfg(debug_assertions)]
 mod faulty;
 mod mock;
@@ -14,6 +15,8 @@ use segfleet_common::{
 };
 use thiserror::Error;
 
+pub use batch::BatchSettings;
+pub(crate) use batch::{Batchable, Batched, segment_alone};
 pub use mock::Mock;
 pub use threshold::Threshold;
 
@@ -67,7 +70,7 @@ pub struct Segmentation {
     pub found: Found,
     /// Time spent bringing the image into the model's form.
     pub preprocess: Duration,
-    /// Time spent in the model.
+    /// Time spent in the model: for an image of a batch, that of the whole batch, without the wait for other images.
     pub infer: Duration,
 }
 

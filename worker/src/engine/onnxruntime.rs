@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Condvar, Mutex, PoisonError},
+    sync::{Arc, Condvar, Mutex, PoisonError},
 };
 
 use ort::{
@@ -134,7 +134,7 @@ impl Drop for Taken<'_> {
 }
 
 impl Engine for Onnxruntime {
-    fn run(&self, input: Tensor) -> Result<Vec<Output>, EngineError> {
+    fn run(&self, input: &Tensor) -> Result<Vec<Output>, EngineError> {
         let mut taken = self.take();
         let session = taken.session.as_mut().expect("only Drop takes it");
         let run = |error: ort::Error| EngineError::Run {
@@ -163,16 +163,12 @@ fn output(name: &str, value: DynValue) -> Result<Output, EngineError> {
         why: format!("output {name:?}: {error}"),
     };
     if let Ok((shape, classes)) = value.try_extract_tensor::<i64>() {
-        return Ok(Output {
-            shape: sides(shape),
-            stored: Stored::Integers(classes.to_vec()),
-        });
+        let stored = Stored::Integers(classes.into());
+        return Ok(Output::new(sides(shape), stored));
     }
     let (shape, _) = value.try_extract_tensor::<f32>().map_err(run)?;
-    Ok(Output {
-        shape: sides(shape),
-        stored: Stored::Floats(Box::new(Floats(value))),
-    })
+    let shape = sides(shape);
+    Ok(Output::new(shape, Stored::Floats(Arc::new(Floats(value)))))
 }
 
 fn sides(shape: &[i64]) -> Vec<usize> {

@@ -75,13 +75,13 @@ impl Rust {
             let shape = tensor.shape().to_vec();
             let plain = tensor.try_as_plain_ram()?;
             let stored = if let Ok(classes) = plain.as_slice::<i64>() {
-                Stored::Integers(classes.to_vec())
+                Stored::Integers(classes.into())
             } else {
                 // Its type is looked at here, so that it need not be again.
                 plain.as_slice::<f32>()?;
-                Stored::Floats(Box::new(Floats(tensor)))
+                Stored::Floats(Arc::new(Floats(tensor)))
             };
-            Ok(Output { shape, stored })
+            Ok(Output::new(shape, stored))
         });
         outputs.collect()
     }
@@ -98,8 +98,8 @@ fn read(mut graph: &[u8], ports: &Ports) -> TractResult<InferenceModel> {
 }
 
 impl Engine for Rust {
-    fn run(&self, input: Tensor) -> Result<Vec<Output>, EngineError> {
-        self.compute(&input).map_err(|error| EngineError::Run {
+    fn run(&self, input: &Tensor) -> Result<Vec<Output>, EngineError> {
+        self.compute(input).map_err(|error| EngineError::Run {
             engine: NAME,
             why: format!("{error:#}"),
         })

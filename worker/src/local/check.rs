@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::{LocalError, put};
 use crate::{
     args::CheckArgs,
-    choice::{Loader, ModelError},
     footprint::Footprint,
+    load::{Loader, ModelError},
     package::{Package, Summary},
 };
 

@@ -13,7 +13,7 @@ use segfleet_common::{
 use super::{LocalError, put, read};
 use crate::{
     args::SegmentArgs,
-    choice::Loader,
+    load::Loader,
     process::{Draft, Failure, Input, Unbounded, process},
     writer::ResultWriter,
 };

@@ -1,20 +1,20 @@
 //! [`Model`]: a package on an engine, as a [`Segmenter`].
 
-use std::{ffi::OsString, time::Instant};
+use std::ffi::OsString;
 
 use image::DynamicImage;
 use segfleet_common::{result::ModelInfo, subject::JobId};
 
 use super::manifest::HeadTable;
 use crate::{
-    engine::{Engine, Output, Values},
+    engine::{Engine, Output, Tensor, Values},
     footprint::Footprint,
     found::{ClassMask, Found, Instance},
     head::{
         self, ClassMap, HeadError, Logits, Map, Placement, TextSettings, YoloOutput, YoloSettings,
     },
     preprocess::{Layout, Preprocess},
-    segment::{Ask, SegmentError, Segmentation, Segmenter},
+    segment::{Ask, Batchable, SegmentError, Segmentation, Segmenter, segment_alone},
 };
 
 /// Most kernels of text that are looked at.
@@ -34,6 +34,8 @@ pub struct Model {
     /// Names of the outputs, for messages.
     pub(super) outputs: Vec<String>,
     pub(super) engine: Box<dyn Engine>,
+    /// Whether the graph leaves the number of images open.
+    pub(super) takes_batches: bool,
     pub(super) child_args: Vec<OsString>,
     /// What it takes, as the inference for [`Preprocess::blank`] has shown.
     pub(super) footprint: Footprint,
@@ -108,6 +110,40 @@ impl Model {
         };
         let segmented = self.segment(&self.preprocess.blank(), &ask);
         segmented.map(drop).map_err(|SegmentError(why)| why)
+    }
+
+    /// Segments a batch of black images, where the graph may take batches at all.
+    pub(crate) fn check_batch(&self, n_images: usize) -> Result<(), String> {
+        if !self.takes_batches {
+            return Err("the first dimension of its input is fixed".to_owned());
+        }
+        let job = JobId::random();
+        let ask = Ask {
+            job: &job,
+            score_threshold: None,
+        };
+        let (input, placement) = self.prepare(&self.preprocess.blank(), &ask);
+        let inferred = self.infer(&vec![&input; n_images]);
+        let finished = inferred.and_then(|outputs| {
+            let mut outputs = outputs.iter();
+            outputs.try_for_each(|outputs| self.finish(outputs, &placement, &ask).map(drop))
+        });
+        finished.map_err(|SegmentError(why)| why)
+    }
+
+    /// The outputs of a batch as those of its images.
+    fn split(&self, outputs: &[Output], n_images: usize) -> Result<Vec<Vec<Output>>, Mismatch> {
+        let mut images: Vec<Vec<Output>> = (0..n_images).map(|_| Vec::new()).collect();
+        for index in 0..outputs.len() {
+            let whole = self.named(outputs, index)?;
+            let parts = whole.output.split(n_images);
+            let parts = parts.ok_or_else(|| whole.not(&format!("[{n_images}, ..]")))?;
+            images
+                .iter_mut()
+                .zip(parts)
+                .for_each(|(image, part)| image.push(part));
+        }
+        Ok(images)
     }
 
     fn decode(
@@ -341,19 +377,45 @@ impl Segmenter for Model {
     }
 
     fn segment(&self, image: &DynamicImage, ask: &Ask<'_>) -> Result<Segmentation, SegmentError> {
-        let started = Instant::now();
-        let (input, placement) = self.preprocess.apply(image);
-        let preprocess = started.elapsed();
-        let outputs = self.engine.run(input);
-        let outputs = outputs.map_err(|error| SegmentError(error.to_string()))?;
-        let infer = started.elapsed() - preprocess;
-        let found = self
-            .decode(&outputs, &placement, ask)
-            .map_err(SegmentError)?;
-        Ok(Segmentation {
-            found,
-            preprocess,
-            infer,
-        })
+        segment_alone(self, image, ask)
+    }
+}
+
+impl Batchable for Model {
+    type Input = Tensor;
+    /// One image's part of each output.
+    type Output = Vec<Output>;
+    type Context = Placement;
+
+    fn prepare(&self, image: &DynamicImage, _ask: &Ask<'_>) -> (Tensor, Placement) {
+        self.preprocess.apply(image)
+    }
+
+    fn go_together(&self, one: &Tensor, other: &Tensor) -> bool {
+        one.shape == other.shape
+    }
+
+    fn infer(&self, inputs: &[&Tensor]) -> Result<Vec<Vec<Output>>, SegmentError> {
+        let run = |input: &Tensor| {
+            let outputs = self.engine.run(input);
+            outputs.map_err(|error| SegmentError(error.to_string()))
+        };
+        match inputs {
+            // One image needs no dimension for images, neither in nor out.
+            [input] => Ok(vec![run(input)?]),
+            _ => {
+                let outputs = run(&Tensor::stack(inputs))?;
+                self.split(&outputs, inputs.len()).map_err(SegmentError)
+            }
+        }
+    }
+
+    fn finish(
+        &self,
+        outputs: &Vec<Output>,
+        placement: &Placement,
+        ask: &Ask<'_>,
+    ) -> Result<Found, SegmentError> {
+        self.decode(outputs, placement, ask).map_err(SegmentError)
     }
 }

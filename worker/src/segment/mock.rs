@@ -6,14 +6,18 @@ use image::DynamicImage;
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use segfleet_common::{result::ModelInfo, subject::JobId};
 
-use super::{Ask, SegmentError, Segmentation, Segmenter, built_in};
+use super::{
+    Ask, SegmentError, Segmentation, Segmenter,
+    batch::{Batchable, segment_alone},
+    built_in,
+};
 use crate::{found::Found, mask::Mask};
 
 /// Answers a square of an eighth to a half of the shorter side, at a place that only the job's id decides.
 #[derive(Debug)]
 pub struct Mock {
     info: ModelInfo,
-    /// How long it waits for each image.
+    /// How long it waits for each image, or each batch.
     wait: Duration,
 }
 
@@ -56,22 +60,79 @@ impl Segmenter for Mock {
     }
 
     fn segment(&self, image: &DynamicImage, ask: &Ask<'_>) -> Result<Segmentation, SegmentError> {
-        thread::sleep(self.wait);
-        let (width, height) = (image.width(), image.height());
+        segment_alone(self, image, ask)
+    }
+}
+
+/// What decides on a square.
+#[derive(Debug)]
+pub(crate) struct Draw {
+    width: u32,
+    height: u32,
+    seed: [u8; 32],
+}
+
+/// A square in an image, in pixels.
+#[derive(Debug)]
+pub(crate) struct Square {
+    image_width: u32,
+    image_height: u32,
+    left: u32,
+    top: u32,
+    side: u32,
+}
+
+impl Draw {
+    fn square(&self) -> Square {
+        let Self {
+            width,
+            height,
+            seed,
+        } = *self;
         // This generator's numbers are part of its contract: every worker and every version draws the same.
-        let mut random = ChaCha8Rng::from_seed(seed(ask.job));
+        let mut random = ChaCha8Rng::from_seed(seed);
         let shorter = width.min(height);
         let side = random.random_range((shorter / 8).max(1)..=(shorter / 2).max(1));
-        let left = random.random_range(0..=width - side);
-        let top = random.random_range(0..=height - side);
-        let inside =
-            |x: u32, y: u32| (left..left + side).contains(&x) && (top..top + side).contains(&y);
-        let mask = Mask::from_fn(width, height, inside);
-        Ok(Segmentation {
-            found: Found::Foreground(mask),
-            preprocess: Duration::ZERO,
-            infer: self.wait,
-        })
+        Square {
+            image_width: width,
+            image_height: height,
+            left: random.random_range(0..=width - side),
+            top: random.random_range(0..=height - side),
+            side,
+        }
+    }
+}
+
+impl Batchable for Mock {
+    type Input = Draw;
+    type Output = Square;
+    type Context = ();
+
+    fn prepare(&self, image: &DynamicImage, ask: &Ask<'_>) -> (Draw, ()) {
+        let draw = Draw {
+            width: image.width(),
+            height: image.height(),
+            seed: seed(ask.job),
+        };
+        (draw, ())
+    }
+
+    fn go_together(&self, _one: &Draw, _other: &Draw) -> bool {
+        true
+    }
+
+    /// Waits once for all images, as an accelerator does that has room for them.
+    fn infer(&self, draws: &[&Draw]) -> Result<Vec<Square>, SegmentError> {
+        thread::sleep(self.wait);
+        Ok(draws.iter().map(|draw| draw.square()).collect())
+    }
+
+    fn finish(&self, square: &Square, (): &(), _ask: &Ask<'_>) -> Result<Found, SegmentError> {
+        let columns = square.left..square.left + square.side;
+        let rows = square.top..square.top + square.side;
+        let inside = |x: u32, y: u32| columns.contains(&x) && rows.contains(&y);
+        let mask = Mask::from_fn(square.image_width, square.image_height, inside);
+        Ok(Found::Foreground(mask))
     }
 }
 

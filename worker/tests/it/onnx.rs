@@ -17,9 +17,13 @@ fn number(number: u8, value: u8) -> Vec<u8> {
     vec![number << 3, value]
 }
 
-/// An input or output of 32-bit floats.
+/// An input or output of 32-bit floats. A side of 0 is not fixed.
 fn edge(name: &str, shape: &[u8]) -> Vec<u8> {
-    let sides = shape.iter().flat_map(|&side| field(1, &number(1, side)));
+    let side = |side| match side {
+        0 => field(2, b"n"),
+        _ => number(1, side),
+    };
+    let sides = shape.iter().flat_map(|&length| field(1, &side(length)));
     let tensor = [number(1, 1), field(2, &sides.collect::<Vec<u8>>())].concat();
     [field(1, name.as_bytes()), field(2, &field(1, &tensor))].concat()
 }
@@ -52,13 +56,20 @@ pub(crate) fn graph(operator: &str, shape: [u8; 4]) -> Vec<u8> {
 
 /// The mean of the channels.
 pub(crate) fn mean_graph(shape: [u8; 4]) -> Vec<u8> {
-    // An attribute of integers: axes = [1].
+    mean_over(1, shape)
+}
+
+/// The mean over a dimension, which is 1 then.
+pub(crate) fn mean_over(axis: u8, shape: [u8; 4]) -> Vec<u8> {
+    // An attribute of integers: axes = [axis].
     let axes = [
         field(1, b"axes"),
-        vec![8 << 3, 1],
+        vec![8 << 3, axis],
         vec![20 << 3 & 0x7f | 0x80, 1, 7],
     ]
     .concat();
     let node = [node("ReduceMean"), field(5, &axes)].concat();
-    model(&node, shape, &[shape[0], 1, shape[2], shape[3]])
+    let mut output = shape;
+    output[usize::from(axis)] = 1;
+    model(&node, shape, &output)
 }

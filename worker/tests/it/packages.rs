@@ -4,8 +4,8 @@ use std::{fs, path::Path};
 
 use segfleet_common::broker::Settings;
 use segfleet_worker::{
-    choice::{LoadArgs, Loader},
     isolate::{Isolate, Isolation},
+    load::{LoadArgs, Loader},
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// A network that takes the mean of the channels for the probability.
-const MANIFEST: &str = r#"
+pub(crate) const MANIFEST: &str = r#"
 name = "bright"
 version = "1.2"
 licence = "CC0-1.0"
@@ -33,7 +33,7 @@ name = "mean"
 threshold = 0.5
 "#;
 
-fn package(manifest: &str, graph: &[u8]) -> TempDir {
+pub(crate) fn package(manifest: &str, graph: &[u8]) -> TempDir {
     let folder = TempDir::new().expect("a temporary folder");
     fs::write(folder.path().join("model.toml"), manifest).expect("writable");
     fs::write(folder.path().join("model.onnx"), graph).expect("writable");
@@ -42,7 +42,12 @@ fn package(manifest: &str, graph: &[u8]) -> TempDir {
 
 /// Black with a white square of 8 x 8 px at (8, 16).
 fn picture() -> Vec<u8> {
-    let light = |x, y| (8..16).contains(&x) && (16..24).contains(&y);
+    picture_of(8, 16)
+}
+
+/// Black, 32 x 32 px, with a white square of 8 x 8 px.
+pub(crate) fn picture_of(left: u32, top: u32) -> Vec<u8> {
+    let light = |x, y| (left..left + 8).contains(&x) && (top..top + 8).contains(&y);
     let image = image::GrayImage::from_fn(32, 32, |x, y| {
         image::Luma([if light(x, y) { 255 } else { 0 }])
     });
@@ -223,9 +228,9 @@ fn an_engine_that_is_asked_for_and_not_there_is_an_error() {
 }
 
 #[derive(clap::Parser)]
-struct Args {
+pub(crate) struct Args {
     #[command(flatten)]
-    load: LoadArgs,
+    pub(crate) load: LoadArgs,
 }
 
 #[tokio::test]
