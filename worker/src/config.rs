@@ -203,7 +203,7 @@ fn share_memory(
 ) -> Result<u64, String> {
     let loaded = models
         .iter()
-        .map(|(_, model)| model.footprint().loaded_bytes);
+        .map(|(_, model)| model.footprint().kept_bytes());
     let models_bytes = loaded.sum::<u64>() + spare_bytes;
     let needs = models
         .iter()
@@ -275,6 +275,7 @@ mod tests {
                 Footprint {
                     loaded_bytes: 100 << 20,
                     inference_bytes: 0,
+                    n_inferences: 2,
                 }
             }
             fn need_bytes(&self, (width, height): (u32, u32)) -> u64 {

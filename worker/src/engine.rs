@@ -105,7 +105,7 @@ impl fmt::Display for EngineChoice {
         f.write_str(match self {
             Self::Auto => "auto",
             Self::Onnxruntime => "onnxruntime",
-            Self::Rust => "rust",
+            Self::Rust { .. } => "rust",
         })
     }
 }
@@ -273,7 +273,10 @@ pub enum Runtime {
     /// ONNX Runtime, with its library.
     Onnxruntime(&'static Library, OnnxruntimeSettings),
     /// tract.
-    Rust,
+    Rust {
+        /// Inferences at once: as many as threads come.
+        n_inferences: usize,
+    },
 }
 
 /// How ONNX Runtime runs a graph.
@@ -299,7 +302,9 @@ impl Runtime {
                 return Err(EngineError::NoCuda(why));
             }
             tracing::info!("models run on the engine in Rust (tract), as --engine says");
-            return Ok(Self::Rust);
+            return Ok(Self::Rust {
+                n_inferences: n_sessions,
+            });
         }
         let settings = OnnxruntimeSettings {
             provider: args.execution_provider,
@@ -320,7 +325,9 @@ impl Runtime {
                     return Err(EngineError::NoCuda(why));
                 }
                 tracing::info!("models run on the engine in Rust (tract), more slowly: {why}");
-                Ok(Self::Rust)
+                Ok(Self::Rust {
+                    n_inferences: n_sessions,
+                })
             }
             Err(why) => Err(EngineError::NoLibrary(why)),
         }
@@ -335,7 +342,7 @@ impl Runtime {
             Self::Onnxruntime(library, settings) => {
                 Ok(Box::new(library.load(graph, ports, settings)?))
             }
-            Self::Rust => Ok(Box::new(Rust::load(graph, ports)?)),
+            Self::Rust { .. } => Ok(Box::new(Rust::load(graph, ports)?)),
         }
     }
 
@@ -344,7 +351,16 @@ impl Runtime {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Onnxruntime(..) => "onnxruntime",
-            Self::Rust => "rust",
+            Self::Rust { .. } => "rust",
+        }
+    }
+
+    /// Inferences of one model at once.
+    #[must_use]
+    pub fn n_inferences(&self) -> usize {
+        match self {
+            Self::Onnxruntime(_, settings) => settings.n_sessions,
+            Self::Rust { n_inferences } => *n_inferences,
         }
     }
 

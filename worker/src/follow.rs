@@ -29,7 +29,7 @@ use tokio::{
 };
 
 use crate::{
-    engine::{EngineError, QUIET},
+    engine::QUIET,
     fetch::{FetchError, fetch},
     footprint::Footprint,
     load::{Loader, ModelError},
@@ -73,7 +73,7 @@ impl Follow {
     ) -> Self {
         let followed = models.iter().filter(|(name, _)| names.contains(name));
         let largest_bytes = followed
-            .map(|(_, model)| model.footprint().loaded_bytes)
+            .map(|(_, model)| model.footprint().kept_bytes())
             .max();
         Self {
             loader,
@@ -92,7 +92,7 @@ impl Follow {
     pub(crate) async fn go_on(self, worker: Arc<Worker>, models: Vec<Arc<Served>>) {
         let loaded = models
             .iter()
-            .map(|model| model.current().footprint().loaded_bytes);
+            .map(|model| model.current().footprint().kept_bytes());
         let models_bytes = loaded.sum::<u64>() + self.spare_bytes;
         let followed = models
             .iter()
@@ -128,9 +128,9 @@ enum RenewError {
     #[error(transparent)]
     Model(#[from] ModelError),
     #[error(
-        "it takes {loaded_bytes} bytes of memory, and {left_bytes} are left for it; start the worker anew with it"
+        "it takes {kept_bytes} bytes of memory, and {left_bytes} are left for it; start the worker anew with it"
     )]
-    TooLarge { loaded_bytes: u64, left_bytes: u64 },
+    TooLarge { kept_bytes: u64, left_bytes: u64 },
     #[error(
         "it takes {need_bytes} bytes of memory for one image, and jobs have {job_bytes}; start the worker anew with more --memory"
     )]
@@ -250,12 +250,12 @@ impl Follower {
 
     /// Has another process load it: whatever is wrong with it does no harm there, and its memory can be measured.
     async fn try_out(&mut self, file: &Path) -> Result<Footprint, RenewError> {
-        let engine_args = self.follow.loader.engine_args();
-        let engine_args = engine_args.map_err(|error: EngineError| ModelError::from(error))?;
+        let runtime = self.follow.loader.runtime().map_err(ModelError::from)?;
         let checked = Command::new(&self.worker.isolation.program)
             .args(["model", "check", "--json", "--log", "warn"])
             .arg(file)
-            .args(engine_args)
+            .args(runtime.child_args())
+            .args(["--sessions", &runtime.n_inferences().to_string()])
             .env_clear()
             .env(QUIET.0, QUIET.1)
             .process_group(0)
@@ -273,7 +273,10 @@ impl Follower {
         }
         let read: Result<Checked, _> = serde_json::from_slice(&checked.stdout);
         let read = read.map_err(|error| RenewError::Broken(error.to_string()))?;
-        Ok(read.memory)
+        Ok(Footprint {
+            n_inferences: runtime.n_inferences() as u64,
+            ..read.memory
+        })
     }
 
     /// Waits until nothing runs on the version that was replaced last: there is room for one beside those in use.
@@ -288,15 +291,15 @@ impl Follower {
         let loaded = self
             .models
             .iter()
-            .map(|model| model.current().footprint().loaded_bytes);
+            .map(|model| model.current().footprint().kept_bytes());
         let left_bytes = self.models_bytes.saturating_sub(loaded.sum());
         tracing::debug!(model = %model.name, ?footprint, left_bytes, "the new version was tried");
-        let Footprint { loaded_bytes, .. } = footprint;
-        if loaded_bytes <= left_bytes {
+        let kept_bytes = footprint.kept_bytes();
+        if kept_bytes <= left_bytes {
             return Ok(());
         }
         Err(RenewError::TooLarge {
-            loaded_bytes,
+            kept_bytes,
             left_bytes,
         })
     }

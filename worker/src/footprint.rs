@@ -7,22 +7,37 @@ use std::fs;
 
 use serde::{Deserialize, Serialize};
 
-/// Memory of a model, in bytes.
+/// Memory of a model.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Footprint {
-    /// While nothing is segmented.
+    /// While nothing is segmented, in bytes.
     pub loaded_bytes: u64,
-    /// During one inference, beside that.
+    /// For an inference on the smallest input, in bytes; an engine keeps it for the next one.
     pub inference_bytes: u64,
+    /// Inferences that may go on at once, and each keep as much.
+    pub n_inferences: u64,
 }
 
 impl Footprint {
-    /// Measures what `load` and then the first `infer` take. `freed_bytes` are known to be freed by loading: what infers
+    /// What a worker must have for it at any time, in bytes.
+    #[must_use]
+    pub fn kept_bytes(&self) -> u64 {
+        self.loaded_bytes + self.n_inferences * self.inference_bytes
+    }
+
+    /// What a process with one image must have for it, in bytes.
+    #[must_use]
+    pub fn alone_bytes(&self) -> u64 {
+        self.loaded_bytes.div_ceil(self.n_inferences.max(1)) + self.inference_bytes
+    }
+
+    /// Measures what `load` takes, for `n_inferences` at once, and then the first `infer`. `freed_bytes` are known to be freed by loading: what infers
     /// may use them again, which does not show.
     ///
     /// # Errors
     /// Those of both.
     pub(crate) fn measure<M, E>(
+        n_inferences: usize,
         freed_bytes: u64,
         load: impl FnOnce() -> Result<M, E>,
         infer: impl FnOnce(&M) -> Result<(), E>,
@@ -36,6 +51,7 @@ impl Footprint {
         let footprint = Self {
             loaded_bytes: loaded_bytes.saturating_sub(before_bytes),
             inference_bytes: peak_bytes.saturating_sub(loaded_bytes) + freed_bytes,
+            n_inferences: n_inferences as u64,
         };
         Ok((model, footprint))
     }
@@ -79,11 +95,16 @@ mod tests {
             std::hint::black_box(&used);
             Ok(())
         };
-        let (model, footprint) = Footprint::measure(0, load, infer).expect("both work");
+        let (model, footprint) = Footprint::measure(2, 0, load, infer).expect("both work");
         assert_eq!(model.len(), 64 * MIB);
         let at_least = |bytes: u64, n_mib: u64| bytes >= n_mib << 20;
         // Other tests of this process take memory, and give some back.
         assert!(at_least(footprint.loaded_bytes, 48), "{footprint:?}");
         assert!(at_least(footprint.inference_bytes, 96), "{footprint:?}");
+        assert!(
+            at_least(footprint.kept_bytes(), 48 + 2 * 96),
+            "{footprint:?}"
+        );
+        assert!(at_least(footprint.alone_bytes(), 24 + 96), "{footprint:?}");
     }
 }

@@ -217,7 +217,7 @@ async fn employ(
     };
     let task = Task::new(address, &settler.input, settler.writer.limit_bytes);
     let pipes = child.take_pipes();
-    let model_bytes = settler.segmenter.footprint().loaded_bytes;
+    let model_bytes = settler.segmenter.footprint().alone_bytes();
     let talked = child
         .while_heard(talk(worker, source, model_bytes, pipes, task, &mut held))
         .await;

@@ -211,15 +211,11 @@ impl Loader {
         }
     }
 
-    /// The arguments by which another process takes the same engine.
+    /// What runs packages.
     ///
     /// # Errors
-    /// [`EngineError`], when there is none.
-    pub(crate) fn engine_args(&mut self) -> Result<Vec<OsString>, EngineError> {
-        Ok(self.runtime()?.child_args())
-    }
-
-    fn runtime(&mut self) -> Result<Runtime, EngineError> {
+    /// [`EngineError`], when there is nothing.
+    pub(crate) fn runtime(&mut self) -> Result<Runtime, EngineError> {
         let runtime = match self.runtime {
             Some(runtime) => runtime,
             None => Runtime::start(&self.args.engine, self.n_sessions)?,

@@ -223,7 +223,12 @@ impl Package {
     pub fn load(&self, runtime: &Runtime) -> Result<Model, PackageError> {
         let load = || self.build(runtime);
         let infer = |model: &Model| model.warm_up().map_err(Why::WarmUp);
-        let measured = Footprint::measure(self.files.graph.len() as u64, load, infer);
+        let measured = Footprint::measure(
+            runtime.n_inferences(),
+            self.files.graph.len() as u64,
+            load,
+            infer,
+        );
         let (mut model, footprint) = measured.map_err(|why| self.error(why))?;
         model.footprint = footprint;
         Ok(model)

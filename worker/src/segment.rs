@@ -42,7 +42,7 @@ pub trait Segmenter: fmt::Debug + Send + Sync {
         Footprint::default()
     }
 
-    /// Memory that segmenting an image of this width and height takes beside the image, in bytes.
+    /// Memory that segmenting an image of this width and height takes beside the image and the footprint, in bytes.
     fn need_bytes(&self, _size_px: (u32, u32)) -> u64 {
         0
     }

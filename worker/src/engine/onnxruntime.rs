@@ -1,15 +1,16 @@
 //! ONNX Runtime, through its shared library.
 
 use std::{
+    fmt,
     path::{Path, PathBuf},
-    sync::{Arc, Condvar, Mutex, PoisonError},
+    sync::{Arc, Condvar, Mutex, OnceLock, PoisonError},
 };
 
 use ort::{
     environment::Environment,
     ep,
     session::{
-        Session,
+        RunOptions, Session,
         builder::{GraphOptimizationLevel, SessionBuilder},
     },
     value::{DynValue, TensorRef},
@@ -56,6 +57,11 @@ impl Library {
             ports: ports.clone(),
             free: Mutex::new(sessions.collect::<Result<_, _>>()?),
             given_back: Condvar::new(),
+            usual_values: OnceLock::new(),
+            shrinking: shrinking().map_err(|error| EngineError::Load {
+                engine: NAME,
+                why: error.to_string(),
+            })?,
         })
     }
 
@@ -91,12 +97,32 @@ impl Library {
 }
 
 /// A graph on ONNX Runtime. A session runs one inference at a time, so there are several.
-#[derive(Debug)]
 pub(super) struct Onnxruntime {
     ports: Ports,
     /// The sessions that nobody uses.
     free: Mutex<Vec<Session>>,
     given_back: Condvar,
+    /// Values of the first input; what larger ones need is not kept by a session.
+    usual_values: OnceLock<usize>,
+    /// Gives back what a session has not needed at first.
+    shrinking: RunOptions,
+}
+
+impl fmt::Debug for Onnxruntime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Onnxruntime")
+            .field("ports", &self.ports)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Has a session give back the memory that it does not use, after an inference.
+///
+/// Source: onnxruntime_run_options_config_keys.h.
+fn shrinking() -> Result<RunOptions, ort::Error> {
+    let mut options = RunOptions::new()?;
+    options.set("memory.enable_memory_arena_shrinkage", "cpu:0")?;
+    Ok(options)
 }
 
 /// A session that is given back when it leaves scope.
@@ -142,9 +168,14 @@ impl Engine for Onnxruntime {
             why: error.to_string(),
         };
         let tensor = TensorRef::from_array_view((input.shape, &*input.values)).map_err(run)?;
-        let mut outputs = session
-            .run(ort::inputs![self.ports.input.as_str() => tensor])
-            .map_err(run)?;
+        let inputs = ort::inputs![self.ports.input.as_str() => tensor];
+        let n_values = input.values.len();
+        let mut outputs = if n_values > *self.usual_values.get_or_init(|| n_values) {
+            session.run_with_options(inputs, &self.shrinking)
+        } else {
+            session.run(inputs)
+        }
+        .map_err(run)?;
         let wanted = self.ports.outputs.iter();
         let found = wanted.map(|port| match outputs.remove(&port.name) {
             Some(value) => output(&port.name, value),

@@ -69,6 +69,7 @@ fn table(summary: &Summary, checked: &Checked) -> String {
     let Footprint {
         loaded_bytes,
         inference_bytes,
+        ..
     } = checked.memory;
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
     let memory = format!(

@@ -373,7 +373,8 @@ impl Segmenter for Model {
         let wanted = self.preprocess.input_pixels(size_px);
         // Each layer's output grows with its input.
         let bytes = u128::from(self.footprint.inference_bytes) * u128::from(wanted);
-        u64::try_from(bytes.div_ceil(u128::from(measured))).unwrap_or(u64::MAX)
+        let bytes = u64::try_from(bytes.div_ceil(u128::from(measured))).unwrap_or(u64::MAX);
+        bytes.saturating_sub(self.footprint.inference_bytes)
     }
 
     fn segment(&self, image: &DynamicImage, ask: &Ask<'_>) -> Result<Segmentation, SegmentError> {
