@@ -1,5 +1,6 @@
 //! Jobs and results over a real nats-server, from a client that knows only the contract.
 
+mod agreement;
 mod command;
 mod crash;
 mod errors;

@@ -5,7 +5,7 @@ Runtime.
     reference.py [--threads N] [--repeat N] [--print] PACKAGE FOLDER IMAGE...
 
 PACKAGE is a folder with model.onnx and model.toml, or with an Ultralytics export alone. An IMAGE is its decoded
-pixels, RGB: a binary PPM, or an array of height x width x 3 bytes as .npy. For each, FOLDER gets a PNG of the image's
+pixels, RGB: a PNG, a binary PPM, or an array of height x width x 3 bytes as .npy. For each, FOLDER gets a PNG of the image's
 name and size: 0 where nothing is, else 255, or the label (the class of `semantic`, the object's number of `yolo-seg`).
 One line of JSON on the output for each image says how long each step took, at best of N times (1), and what was found.
 --print writes masks as text too: `.` and `#`, or labels.
