@@ -6,8 +6,11 @@ use std::{
     process::{Command, Output},
 };
 
+use async_nats::jetstream::{consumer::pull, object_store::ObjectStore};
+use segfleet_common::broker::{Broker, ConnectArgs};
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::io::AsyncReadExt as _;
 
 use crate::fleet::{Fleet, bin, clean, found_by, json_lines, sample, stderr, stdout};
 
@@ -181,4 +184,119 @@ fn models_that_are_broken_in_the_cache_are_fetched_anew() {
     fleet.until_asking("selfie", 1);
     assert!(fs::metadata(&kept).expect("kept").len() > 100_000);
     assert_eq!(fleet.stop_workers(), [Some(0)]);
+}
+
+async fn bucket(fleet: &Fleet) -> (Broker, ObjectStore) {
+    let args = ConnectArgs::plain(fleet.server.url());
+    let broker = Broker::connect(&args, "test").await.expect("a broker");
+    let bucket = broker.jetstream().get_object_store("models").await;
+    (broker, bucket.expect("set up"))
+}
+
+/// Puts other bytes in the place of a package's; all that is said of it stays.
+async fn replace(fleet: &Fleet, name: &str, change: fn(&mut Vec<u8>)) {
+    let (_broker, bucket) = bucket(fleet).await;
+    let mut object = bucket.get(name).await.expect("it was pushed");
+    let mut content = Vec::new();
+    object.read_to_end(&mut content).await.expect("whole");
+    change(&mut content);
+    let mut content = content.as_slice();
+    let put = bucket.put(object.info.clone(), &mut content).await;
+    put.expect("there is room");
+}
+
+/// Takes away one message of the bucket, which holds a part of a package.
+async fn lose_a_part(fleet: &Fleet) {
+    let (broker, _bucket) = bucket(fleet).await;
+    let stream = broker.jetstream().get_stream("OBJ_models").await;
+    let stream = stream.expect("set up");
+    let first = stream.cached_info().state.first_sequence;
+    let lost = stream.delete_message(first).await;
+    assert!(lost.expect("it is there"));
+}
+
+/// Checks that no worker has been handed a job of the model, of which one waits.
+async fn expect_untaken(fleet: &Fleet, model: &str) {
+    let (broker, _bucket) = bucket(fleet).await;
+    let consumer = format!("normal-{model}");
+    let consumer = broker
+        .jetstream()
+        .get_consumer_from_stream::<pull::Config, _, _>(consumer, "JOBS");
+    let consumer = consumer.await.expect("set up");
+    let info = consumer.cached_info();
+    assert_eq!(
+        (info.num_pending, info.delivered.consumer_sequence),
+        (1, 0),
+        "{info:?}"
+    );
+}
+
+/// A worker does not begin with what is not, to the byte, what was pushed.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs fetched models; run by deploy/test"]
+async fn models_that_are_broken_in_the_broker_are_not_served() {
+    let fleet = Fleet::start();
+    check(&push(&fleet, &packages().join("text")), 0, "pushed");
+    let left = fleet.segfleet(&[
+        "submit",
+        "--model",
+        "text",
+        "--no-wait",
+        &sample("text.png"),
+    ]);
+    check(&left, 0, "");
+    let cache = TempDir::new().expect("a temporary folder");
+    let expect_error = |words: &str| {
+        let ended = worker(
+            &fleet,
+            &["run", "--model", "text", "--log", "error"],
+            cache.path(),
+        );
+        check(&ended, 1, words);
+        let said = stderr(&ended);
+        assert!(
+            said.starts_with("error: ") && said.lines().count() == 1,
+            "{said}"
+        );
+        let kept = fs::read_dir(cache.path()).map_or(0, Iterator::count);
+        assert_eq!(kept, 0, "{words}");
+    };
+    replace(&fleet, "text@4.0", |content| content[100_000] ^= 1).await;
+    expect_error(": its digest is ");
+    replace(&fleet, "text@4.0", |content| content.truncate(2_000_000)).await;
+    expect_error("came broken from the broker: ");
+    lose_a_part(&fleet).await;
+    expect_error("text@4.0 broke off");
+    expect_untaken(&fleet, "text").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs fetched models; run by deploy/test"]
+async fn models_that_are_broken_when_pushed_leave_nothing_behind() {
+    let fleet = Fleet::start();
+    let folder = TempDir::new().expect("a temporary folder");
+    let package = packages().join("selfie");
+    let changes = [
+        ("threshold = 0.5", "treshold = 0.5", "treshold"),
+        (
+            "activation_10",
+            "activation_11",
+            "no output \"activation_11\"",
+        ),
+        ("256, 256", "128, 128", "does not fit model.toml"),
+    ];
+    for (from, to, words) in changes {
+        let broken = altered(&package, folder.path(), from, to);
+        check(&push(&fleet, &broken), 1, words);
+    }
+    let (broker, _bucket) = bucket(&fleet).await;
+    let mut stream = broker
+        .jetstream()
+        .get_stream("OBJ_models")
+        .await
+        .expect("set up");
+    assert_eq!(stream.info().await.expect("there").state.messages, 0);
+    let listed = stdout(&fleet.segfleet(&["status"]));
+    assert!(listed.contains(" normal-threshold "), "{listed}");
+    assert!(!listed.contains("normal-selfie"), "{listed}");
 }
