@@ -44,58 +44,81 @@ fn worker(fleet: &Fleet, args: &[&str], cache: &Path) -> Output {
         .expect("timeout and segfleet-worker run")
 }
 
-/// Has both engines find what is salient on photographs; each worker fetches the model by itself.
+/// Models, and photographs on which each finds something.
+const FINDS: [(&str, &[&str]); 3] = [
+    ("u2netp", &["coins.png", "rocket.jpg", "horse.png"]),
+    ("selfie", &["astronaut.png", "camera.png"]),
+    ("text", &["page.png"]),
+];
+
+/// Has workers of both engines fetch all models, and segment photographs: what they find is the same.
 #[test]
 #[ignore = "needs fetched models; run by deploy/test"]
 fn models_are_fetched_by_workers_of_both_engines_and_find_the_same() {
-    let library = found_by("models/find-onnxruntime");
-    let mut found = Vec::new();
-    for engine in ["onnxruntime", "rust"] {
-        let mut fleet = Fleet::start();
-        let pushed = push(&fleet, &packages().join("u2netp"));
+    let mut fleet = Fleet::start();
+    let digests = FINDS.map(|(model, _)| {
+        let pushed = push(&fleet, &packages().join(model));
+        check(&pushed, 0, &format!("created  JOBS normal-{model}"));
         let said = stdout(&pushed);
-        assert!(
-            said.starts_with("pushed   u2netp@1.0  "),
-            "{said}{}",
-            stderr(&pushed)
-        );
-        assert!(said.contains("created  JOBS normal-u2netp"), "{said}");
+        assert!(said.starts_with(&format!("pushed   {model}@")), "{said}");
         let digest = said.lines().next().and_then(|line| line.split("  ").nth(2));
+        digest.expect("a digest").to_owned()
+    });
+    let library = found_by("models/find-onnxruntime");
+    let found = ["onnxruntime", "rust"].map(|engine| {
         let cache = TempDir::new().expect("a temporary folder");
         let variables = [
             ("SEGFLEET_MODEL_CACHE", cache.path()),
             ("ORT_DYLIB_PATH", library.as_path()),
         ];
-        fleet.start_worker_with(&["--model", "u2netp@1.0", "--engine", engine], &variables);
-        fleet.until_asking("u2netp", 1);
-        let files = ["coins.png", "rocket.jpg", "horse.png"].map(sample);
-        let args = [
-            "submit",
-            "--model",
-            "u2netp",
-            "--format",
-            "json",
-            "--min-area-px",
-            "64",
-        ];
-        let files = files.each_ref().map(String::as_str);
-        let submitted = fleet.segfleet(&[&args[..], &files].concat());
-        let mut results = json_lines(&stdout(&submitted));
-        assert_eq!(results.len(), 3, "{}", stderr(&submitted));
-        results.sort_by_key(|result| result["image"]["width"].as_u64());
-        for result in &results {
-            assert_eq!(result["status"], "ok", "{result}");
-            assert_eq!(result["model"]["name"], "u2netp");
-            assert_eq!(result["model"]["version"], "1.0");
-            assert_eq!(result["model"]["digest"].as_str(), digest);
-        }
-        found.push(results.iter().map(foreground_px).collect::<Vec<_>>());
+        fleet.start_worker_with(
+            &["--model", "u2netp@1.0,selfie,text", "--engine", engine],
+            &variables,
+        );
+        FINDS
+            .iter()
+            .for_each(|(model, _)| fleet.until_asking(model, 1));
+        let found: Vec<u64> = FINDS
+            .iter()
+            .zip(&digests)
+            .flat_map(|((model, photographs), digest)| areas_px(&fleet, model, digest, photographs))
+            .collect();
         assert_eq!(fleet.stop_workers(), [Some(0)]);
-    }
+        found
+    });
     for (one, other) in found[0].iter().zip(&found[1]) {
         assert!(*one > 1000, "{found:?}");
         assert!(one.abs_diff(*other) * 200 <= *one, "{found:?}");
     }
+}
+
+/// Has the fleet segment photographs: how many pixels it finds, the fewest first, and that the results name the model.
+fn areas_px(fleet: &Fleet, model: &str, digest: &str, photographs: &[&str]) -> Vec<u64> {
+    let folder = found_by("models/find-photographs");
+    let path = |name: &&str| folder.join(name).display().to_string();
+    let files: Vec<String> = photographs.iter().map(path).collect();
+    let args = [
+        "submit",
+        "--model",
+        model,
+        "--format",
+        "json",
+        "--min-area-px",
+        "64",
+    ];
+    let files: Vec<&str> = files.iter().map(String::as_str).collect();
+    let submitted = fleet.segfleet(&[&args, &files[..]].concat());
+    let results = json_lines(&stdout(&submitted));
+    assert_eq!(results.len(), photographs.len(), "{}", stderr(&submitted));
+    for result in &results {
+        assert_eq!(result["status"], "ok", "{result}");
+        assert_eq!(result["model"]["name"], model);
+        assert_eq!(result["model"]["digest"], digest);
+    }
+    let mut areas: Vec<u64> = results.iter().map(foreground_px).collect();
+    // They come as they are ready.
+    areas.sort_unstable();
+    areas
 }
 
 fn foreground_px(result: &Value) -> u64 {
