@@ -242,12 +242,11 @@ fn compare_on_photographs(model: &str) {
     });
     for engine in ENGINES {
         let ours = folder.join(engine);
-        let shares = python(
+        python(
             "compare.py",
             &[&reference, &ours],
             &["--at-least", LEAST_IN_COMMON],
         );
-        println!("{model} on {engine}:\n{shares}");
     }
 }
 
