@@ -164,8 +164,8 @@ fn models_are_kept_listed_and_removed_by_version() {
     let newer = altered(
         &package,
         folder.path(),
-        "version = \"4.0\"",
-        "version = \"4.1\"",
+        "version = \"4.0\"\nlicence = \"Apache-2.0\"\ntask = \"text regions\"",
+        "version = \"4.1\"\nlicence = \"Apache-2.0\"",
     );
     check(&push(&fleet, &newer), 0, "pushed   text@4.1  ");
     check(

@@ -90,7 +90,7 @@ struct Args {
 }
 
 /// What a script of `deploy` prints that finds something, and here must not fetch it.
-fn found_by(script: &str, args: &[&str]) -> PathBuf {
+pub(crate) fn found_by(script: &str, args: &[&str]) -> PathBuf {
     PathBuf::from(
         run(Command::new(deploy().join(script))
             .arg("--no-fetch")
@@ -110,7 +110,8 @@ fn python(script: &str, args: &[&Path], more: &[&str]) -> String {
     run(python.arg(script).args(args).args(more))
 }
 
-fn run(command: &mut Command) -> String {
+/// Runs a command, and returns what it says.
+pub(crate) fn run(command: &mut Command) -> String {
     let done = command.output().expect("it runs");
     let said = String::from_utf8_lossy(&done.stdout).into_owned();
     assert!(
@@ -269,7 +270,7 @@ fn models_text_agrees_with_the_reference() {
 }
 
 /// Makes the small networks, their images and their answers.
-fn graphs() -> TempDir {
+pub(crate) fn graphs() -> TempDir {
     let folder = TempDir::new().expect("a temporary folder");
     python("graphs.py", &[folder.path()], &[]);
     folder

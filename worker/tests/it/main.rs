@@ -16,5 +16,6 @@ mod outline;
 mod packages;
 mod photographs;
 mod program;
+mod readme;
 #[path = "../../../common/tests/it/server.rs"]
 mod server;
