@@ -1,7 +1,8 @@
 # Sourced by deploy/demo and deploy/bench: a broker, a steward and workers from a release build, and their end.
 #
 # Sets $folder (removed at the end, but for $folder/results and what else the caller makes in it), $bin, $broker,
-# $steward, $workers and exports NATS_URL. The caller runs `trap stop_fleet EXIT`.
+# $steward, $workers and exports NATS_URL. The caller runs `trap stop_fleet EXIT`. Workers serve $models, and the caller
+# may set it; they fetch it from the broker if the caller sets $package too, the folder of that model.
 # shellcheck shell=bash
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -10,6 +11,8 @@ folder=
 broker=
 steward=
 workers=()
+models=mock,threshold
+package=
 # A fleet of its own, whatever the user's is.
 unset NATS_URL NATS_CREDS NATS_NKEY NATS_CA NATS_CERT NATS_KEY "${!SEGFLEET_@}"
 
@@ -52,12 +55,13 @@ start_fleet() {
     port=$(port_of "$broker")
     export NATS_URL=nats://127.0.0.1:$port
     "$bin/segfleet" setup >"$folder/broker/setup.log"
+    [ -z "$package" ] || "$bin/segfleet" model push "$package"
     in_background "$folder/broker/steward.log" "$bin/segfleet" steward --name steward
     steward=$!
     local number
     for number in 1 2; do
         in_background "$folder/broker/worker-$number.log" \
-            "$bin/segfleet-worker" run --model mock --model threshold --name "worker-$number" "$@"
+            "$bin/segfleet-worker" run --model "$models" --name "worker-$number" "$@"
         workers+=($!)
     done
 }

@@ -89,6 +89,8 @@ struct Checked {
     version: String,
     digest: String,
     licence: String,
+    /// Packages need not say it.
+    #[serde(default)]
     task: String,
 }
 

@@ -78,9 +78,9 @@ fn clients_the_nats_command_is_a_client() {
 
 /// The demo, with this folder for its temporary ones, as if started from a shell: what cargo tells its tests would
 /// make it build everything anew.
-fn demo(temporary: &TempDir, before: &[&str]) -> Command {
+fn demo(temporary: &TempDir, before: &[&str], args: &[&str]) -> Command {
     let demo = deploy().join("demo").display().to_string();
-    let words = [before, &[demo.as_str()]].concat();
+    let words = [before, &[demo.as_str()], args].concat();
     let mut command = Command::new(words[0]);
     let of_cargo = |name: &OsString| {
         let name = name.to_string_lossy();
@@ -107,21 +107,29 @@ fn left_over(folder: &str) -> String {
 #[test]
 #[ignore = "slow, builds a release: deploy/test full runs it"]
 fn slow_the_demo_shows_its_table_and_leaves_nothing_running() {
-    let temporary = TempDir::new().expect("a temporary folder");
-    let demo = demo(&temporary, &[]).output().expect("it runs");
-    assert!(demo.status.success(), "{}", stderr(&demo));
-    let table = stdout(&demo);
-    let coins = table
-        .lines()
-        .find(|line| line.starts_with("coins.png"))
-        .expect("a row");
-    assert_eq!(coins.split_whitespace().nth(1), Some("24"), "{table}");
-    let results = table
-        .lines()
-        .find_map(|line| line.strip_prefix("results: "))
-        .expect("the folder");
-    assert_eq!(fs::read_dir(results).expect("the folder").count(), 8);
-    assert_eq!(left_over(&temporary.path().display().to_string()), "");
+    // What a file has in the table when the demo is started so.
+    let cases: [(&[&str], &str, &str); 2] = [
+        (&[], "coins.png", "24"),
+        (&["--model", "u2netp"], "horse.png", "1"),
+    ];
+    for (args, file, n_objects) in cases {
+        let temporary = TempDir::new().expect("a temporary folder");
+        let demo = demo(&temporary, &[], args).output().expect("it runs");
+        assert!(demo.status.success(), "{args:?}: {}", stderr(&demo));
+        let table = stdout(&demo);
+        let row = table.lines().find(|line| line.starts_with(file));
+        let shown = row.and_then(|row| row.split_whitespace().nth(1));
+        assert_eq!(shown, Some(n_objects), "{table}");
+        for what in [
+            "results: ",
+            "pictures with the outlines over them, for any browser: ",
+        ] {
+            let folder = table.lines().find_map(|line| line.strip_prefix(what));
+            let files = fs::read_dir(folder.expect("the folder")).expect("the folder");
+            assert_eq!(files.count(), 8, "{what}");
+        }
+        assert_eq!(left_over(&temporary.path().display().to_string()), "");
+    }
 }
 
 #[test]
@@ -129,7 +137,7 @@ fn slow_the_demo_shows_its_table_and_leaves_nothing_running() {
 fn slow_an_interrupted_demo_leaves_nothing_running() {
     for after_s in ["0.2", "0.4", "0.6"] {
         let temporary = TempDir::new().expect("a temporary folder");
-        let demo = demo(&temporary, &["timeout", "-s", "INT", after_s])
+        let demo = demo(&temporary, &["timeout", "-s", "INT", after_s], &[])
             .output()
             .expect("it runs");
         assert!(

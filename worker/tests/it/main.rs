@@ -1,5 +1,6 @@
 //! Jobs and results over a real nats-server, from a client that knows only the contract.
 
+mod agreement;
 mod batches;
 mod command;
 mod crash;
@@ -16,5 +17,6 @@ mod outline;
 mod packages;
 mod photographs;
 mod program;
+mod readme;
 #[path = "../../../common/tests/it/server.rs"]
 mod server;

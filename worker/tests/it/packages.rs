@@ -33,6 +33,9 @@ name = "mean"
 threshold = 0.5
 "#;
 
+/// The engine that is always there.
+const RUST: [&str; 2] = ["--engine", "rust"];
+
 pub(crate) fn package(manifest: &str, graph: &[u8]) -> TempDir {
     let folder = TempDir::new().expect("a temporary folder");
     fs::write(folder.path().join("model.toml"), manifest).expect("writable");
@@ -54,16 +57,10 @@ pub(crate) fn picture_of(left: u32, top: u32) -> Vec<u8> {
     encode(&image.into(), image::ImageFormat::Png)
 }
 
-fn check(path: &Path, more: &[&str]) -> (Option<i32>, String) {
+/// What `model check` ends with and says of a package.
+pub(crate) fn check(path: &Path, args: &[&str]) -> (Option<i32>, String) {
     let path = path.display().to_string();
-    let args = [
-        &[
-            "model", "check", &path, "--engine", "rust", "--log", "error",
-        ],
-        more,
-    ]
-    .concat();
-    let done = segfleet_worker(&args);
+    let done = segfleet_worker(&[&["model", "check", &path, "--log", "error"], args].concat());
     let said = [done.stdout, done.stderr].concat();
     (
         done.status.code(),
@@ -74,7 +71,7 @@ fn check(path: &Path, more: &[&str]) -> (Option<i32>, String) {
 /// Checks that a broken package has one error, which has these words.
 fn expect_error(manifest: &str, graph: &[u8], words: &str) {
     let package = package(manifest, graph);
-    let (code, said) = check(package.path(), &[]);
+    let (code, said) = check(package.path(), &RUST);
     let one = said.lines().count() == 1 && said.starts_with("error: ");
     assert!(one && said.contains(words), "{words}: {said}");
     assert_eq!(code, Some(1), "{words}: {said}");
@@ -130,7 +127,7 @@ fn a_mistake_in_the_graph_is_one_error_that_names_it() {
         "model.onnx: it has a field of the unknown kind",
     );
     expect_error(MANIFEST, b"", "it has no model.onnx, or an empty one");
-    let (code, said) = check(Path::new("/nowhere"), &[]);
+    let (code, said) = check(Path::new("/nowhere"), &RUST);
     assert!(
         said.contains("/nowhere: it cannot be read: No such file"),
         "{said}"
@@ -151,7 +148,7 @@ fn a_folder_and_its_tar_are_the_same_model() {
     let file = package.path().with_extension("tar");
     tar(package.path(), &file);
     let summaries = [package.path(), &file].map(|path| {
-        let (code, said) = check(path, &["--json"]);
+        let (code, said) = check(path, &["--engine", "rust", "--json"]);
         assert_eq!(code, Some(0), "{said}");
         serde_json::from_str::<Value>(&said).expect("one JSON object")
     });
@@ -164,7 +161,7 @@ fn a_folder_and_its_tar_are_the_same_model() {
     assert_eq!(summary["digest"].as_str().map(str::len), Some(64));
     let whole = fs::read(&file).expect("it is there");
     fs::write(&file, &whole[..700]).expect("writable");
-    let (code, said) = check(&file, &[]);
+    let (code, said) = check(&file, &RUST);
     assert!(
         said.contains("as a tar it is broken") || said.contains("cut off"),
         "{said}"

@@ -3,7 +3,7 @@
 
     graphs.py FOLDER
 
-FOLDER gets packages/NAME, images/NAME.ppm and expected/NAME.png (as reference.py writes it) for each that works;
+FOLDER gets packages/NAME, images/NAME.png and expected/NAME.png (as reference.py writes it) for each that works;
 broken/NAME for each that must be refused; and broken.json, which says of each what is wrong. No network of these has
 weights: one can say by hand what it must find, to the pixel.
 """
@@ -306,7 +306,7 @@ def main(folder):
         network, toml, pixels, expected = build()
         onnx.checker.check_model(network, full_check=True)
         write(folder / "packages" / name, network.SerializeToString(), toml)
-        Image.fromarray(pixels).save(folder / "images" / f"{name}.ppm")
+        Image.fromarray(pixels).save(folder / "images" / f"{name}.png")
         Image.fromarray(expected).save(folder / "expected" / f"{name}.png")
     wrong = {}
     for name, files, what in broken():

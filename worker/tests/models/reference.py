@@ -5,7 +5,7 @@ Runtime.
     reference.py [--threads N] [--repeat N] [--print] PACKAGE FOLDER IMAGE...
 
 PACKAGE is a folder with model.onnx and model.toml, or with an Ultralytics export alone. An IMAGE is its decoded
-pixels, RGB: a binary PPM, or an array of height x width x 3 bytes as .npy. For each, FOLDER gets a PNG of the image's
+pixels, RGB: a PNG, a binary PPM, or an array of height x width x 3 bytes as .npy. For each, FOLDER gets a PNG of the image's
 name and size: 0 where nothing is, else 255, or the label (the class of `semantic`, the object's number of `yolo-seg`).
 One line of JSON on the output for each image says how long each step took, at best of N times (1), and what was found.
 --print writes masks as text too: `.` and `#`, or labels.
@@ -28,8 +28,29 @@ import numpy
 import onnxruntime
 from PIL import Image
 
-FILTERS = {"bilinear": Image.Resampling.BILINEAR, "lanczos3": Image.Resampling.LANCZOS}
-LETTERBOX_GREY = 114
+FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos3": Image.Resampling.LANCZOS,
+}
+# What a package need not say.
+INPUT = {
+    "fit": "stretch",
+    "pad": 114,
+    "layout": "nchw",
+    "channels": "rgb",
+    "filter": "bilinear",
+    "scale": 1.0,
+    "mean": [0.0, 0.0, 0.0],
+    "std": [1.0, 1.0, 1.0],
+}
+OUTPUT = {
+    "binary": {"threshold": 0.5},
+    "semantic": {},
+    "text": {"threshold": 0.3, "box_threshold": 0.5, "grow": 1.6, "min_side_px": 3},
+    "yolo-seg": {"threshold": 0.25, "iou_threshold": 0.7},
+}
 HEADS = {"binary": heads.binary, "semantic": heads.semantic, "text": heads.text, "yolo-seg": heads.yolo_seg}
 
 
@@ -46,11 +67,12 @@ class Package:
             settings = tomllib.loads(described.read_text())
         else:
             settings = ultralytics(self.session.get_modelmeta().custom_metadata_map)
-        self.input, self.output = settings["input"], settings["output"]
-        names = [self.output["name"]]
+        self.input = INPUT | settings["input"]
+        self.output = OUTPUT[settings["output"]["head"]] | settings["output"]
+        there = [output.name for output in self.session.get_outputs()]
+        self.output_names = [self.output.get("name", there[0])]
         if self.output["head"] == "yolo-seg":
-            names.append(self.output["prototypes"])
-        self.output_names = names
+            self.output_names.append(self.output.get("prototypes", there[1]))
 
     def infer(self, tensor):
         return self.session.run(self.output_names, {self.session.get_inputs()[0].name: tensor})
@@ -64,19 +86,12 @@ def ultralytics(metadata):
         "input": {
             "size": ast.literal_eval(metadata["imgsz"]),
             "fit": "letterbox",
-            "layout": "nchw",
-            "channels": "rgb",
-            "filter": "bilinear",
             "scale": 1 / 255,
-            "mean": [0.0, 0.0, 0.0],
-            "std": [1.0, 1.0, 1.0],
         },
         "output": {
             "head": "yolo-seg",
             "name": "output0",
             "prototypes": "output1",
-            "threshold": 0.25,
-            "iou_threshold": 0.7,
             "labels": [names[class_idx] for class_idx in sorted(names)],
         },
     }
@@ -101,7 +116,7 @@ def prepare(pixels, settings):
         frame = letterbox(frame)
     _, _, inner_height, inner_width = frame.inside
     resized = Image.fromarray(pixels).resize((inner_width, inner_height), FILTERS[settings["filter"]])
-    canvas = numpy.full((*frame.network, 3), LETTERBOX_GREY, numpy.uint8)
+    canvas = numpy.full((*frame.network, 3), settings["pad"], numpy.uint8)
     top, left = frame.inside[:2]
     canvas[top : top + inner_height, left : left + inner_width] = numpy.asarray(resized)
     if settings["channels"] == "bgr":
