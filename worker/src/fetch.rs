@@ -38,12 +38,12 @@ pub enum FetchError {
     #[error(transparent)]
     Broker(#[from] StoredError),
     /// What the broker gave is not what was pushed, or no package.
-    #[error("{wanted} came broken from the broker: {error}; push it again")]
+    #[error("{wanted} came broken from the broker: {why}; push it again")]
     Broken {
         /// The model.
         wanted: PackageRef,
         /// What is wrong with it.
-        error: Box<PackageError>,
+        why: String,
     },
     /// The cache cannot be read or written.
     #[error("the model cache {path} cannot be used: {source}", path = .path.display())]
@@ -150,7 +150,7 @@ fn keep(
     file.write_all(content).map_err(unusable)?;
     open(file.path(), package).map_err(|error| FetchError::Broken {
         wanted: package.reference(),
-        error: Box::new(error),
+        why: error.why(),
     })?;
     file.as_file().sync_all().map_err(unusable)?;
     file.persist(path).map_err(|error| unusable(error.error))?;

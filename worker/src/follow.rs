@@ -170,6 +170,9 @@ impl Follower {
         // A broker that does not let us listen lets us look.
         let mut changes = self.worker.broker.package_changes().await.ok();
         loop {
+            for model in self.followed.clone() {
+                self.look(&model).await;
+            }
             let change = async {
                 match &mut changes {
                     Some(changes) => changes.next().await.map(drop),
@@ -182,9 +185,6 @@ impl Follower {
                     None => return,
                 },
                 () = sleep(jittered(LOOK_EVERY)) => {}
-            }
-            for model in self.followed.clone() {
-                self.look(&model).await;
             }
         }
     }

@@ -48,6 +48,13 @@ pub struct PackageError {
     why: Why,
 }
 
+impl PackageError {
+    /// What is wrong, without the file's name.
+    pub(crate) fn why(&self) -> String {
+        self.why.to_string()
+    }
+}
+
 /// What is wrong with a package.
 #[derive(Debug, Error)]
 enum Why {

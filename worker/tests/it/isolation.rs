@@ -155,7 +155,7 @@ fn jobs_of_a_child() -> [(&'static str, JobMessage, &'static str, u32); 9] {
     let too_much = JobMessage::image(&png(8000, 8000));
     let (width, need) = (
         "image_too_large: the image is 10002x1 px, the limit is 10001",
-        "image_too_large: decoding may need 144777216 bytes, this worker has 67108864",
+        "image_too_large: the image and its model may need 144777216 bytes, this worker has 67108864",
     );
     let (panicked, aborted) = (
         "crashed: the child process ended with exit status: 101: as the image wants",
@@ -327,7 +327,7 @@ async fn a_mad_child_costs_its_job_and_holds_nothing() {
         ),
         (
             mad("greedy"),
-            "image_too_large: decoding may need 18446744073709551615 bytes",
+            "image_too_large: the image and its model may need 18446744073709551615 bytes",
             1,
         ),
         (

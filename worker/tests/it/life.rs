@@ -78,6 +78,8 @@ async fn a_delivery_that_nobody_settles_goes_back_and_is_counted() {
     };
     let fleet = Fleet::start(&["test"], settings).await;
     let worker = fleet.work_with(fleet.config("test", Shy::new()));
+    let registered = async { while fleet.broker.workers().await.expect("asked").is_empty() {} };
+    soon("registration", registered).await;
     let result = fleet.ask("test", "j", job()).await;
     assert_eq!(
         (ending(&result).as_str(), result.attempt),
