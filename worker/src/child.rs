@@ -53,6 +53,8 @@ pub(crate) struct Task {
     head: Head,
     /// The message's payload, as it came.
     payload: Bytes,
+    /// Memory that the child takes for its model, which it finds out by itself.
+    pub(crate) model_bytes: u64,
 }
 
 /// All of a task but its payload.
@@ -88,7 +90,12 @@ pub enum ChildError {
 }
 
 impl Task {
-    pub(crate) fn new(address: &JobSubject, input: &Input, limit_bytes: usize) -> Self {
+    pub(crate) fn new(
+        address: &JobSubject,
+        input: &Input,
+        limit_bytes: usize,
+        model_bytes: u64,
+    ) -> Self {
         Self {
             head: Head {
                 subject: address.to_string(),
@@ -98,6 +105,7 @@ impl Task {
                 payload_bytes: input.payload.len(),
             },
             payload: input.payload.clone(),
+            model_bytes,
         }
     }
 
@@ -126,6 +134,7 @@ impl Task {
         Ok(Self {
             head,
             payload: payload.into(),
+            model_bytes: 0,
         })
     }
 }
@@ -143,7 +152,7 @@ pub fn run(args: &ChildArgs) -> Result<(), ChildError> {
         own_bytes: 0,
         was_asked: false,
     };
-    let Task { head, payload } = Task::read(&mut parent.words)?;
+    let Task { head, payload, .. } = Task::read(&mut parent.words)?;
     let address: JobSubject = head.subject.parse()?;
     let segmenter = load(args)?;
     parent.own_bytes = data_bytes().saturating_add(args.overhead_bytes);

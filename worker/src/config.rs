@@ -92,16 +92,10 @@ impl Config {
             ));
         }
         mistakes.extend(check_bounds(args.slots, args.max_run_time));
-        let names = followed(&args);
-        if args.follow && names.is_empty() {
-            mistakes.push(
-                "--follow: no --model is one that the broker keeps, named without a version"
-                    .to_owned(),
-            );
-        }
-        let follow = args
-            .follow
-            .then(|| Follow::new(loader, args.model_cache(), names, &models));
+        let follow = follow(&args, loader, &models).unwrap_or_else(|mistake| {
+            mistakes.push(mistake);
+            None
+        });
         let spare_bytes = follow.as_ref().map_or(0, Follow::spare_bytes);
         let memory_bytes = args
             .memory
@@ -171,11 +165,25 @@ fn served_name(choice: &ModelChoice, model: &dyn Segmenter) -> ModelName {
     }
 }
 
-/// The models of which newer versions are served too.
-fn followed(args: &RunArgs) -> Vec<ModelName> {
+/// How to get newer versions of the models that are named without one.
+fn follow(
+    args: &RunArgs,
+    loader: Loader,
+    models: &[(ModelName, Arc<dyn Segmenter>)],
+) -> Result<Option<Follow>, String> {
+    if !args.follow {
+        return Ok(None);
+    }
     let stored = args.models.iter().filter_map(ModelChoice::stored);
     let newest = stored.filter(|reference| reference.version.is_none());
-    newest.map(|reference| reference.name.clone()).collect()
+    let names: Vec<ModelName> = newest.map(|reference| reference.name.clone()).collect();
+    if names.is_empty() {
+        return Err(
+            "--follow: no --model is one that the broker keeps, named without a version".to_owned(),
+        );
+    }
+    let follow = Follow::new(loader, args.model_cache(), names, models);
+    Ok(Some(follow))
 }
 
 fn check_bounds(slots: Option<NonZeroUsize>, max_run_time: Duration) -> Vec<String> {

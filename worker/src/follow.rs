@@ -88,7 +88,7 @@ impl Follow {
         self.spare_bytes
     }
 
-    /// Goes on until it is dropped, or the connection ends.
+    /// Goes on until the worker stops, or the connection ends.
     pub(crate) async fn go_on(self, worker: Arc<Worker>, models: Vec<Arc<Served>>) {
         let loaded = models
             .iter()
@@ -106,7 +106,10 @@ impl Follow {
             refused: HashSet::new(),
             old: None,
         };
-        follower.go_on().await;
+        let stopping = follower.worker.stopping.clone();
+        stopping
+            .run_until_cancelled(Box::pin(follower.go_on()))
+            .await;
     }
 }
 

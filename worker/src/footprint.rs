@@ -62,7 +62,7 @@ pub(crate) fn data_bytes() -> u64 {
     status_bytes(DATA)
 }
 
-/// Names in `/proc/self/status`; proc_pid_status(5).
+/// Names in `/proc/self/status`; `proc_pid_status(5)`.
 const RESIDENT: &str = "VmRSS:";
 const PEAK: &str = "VmHWM:";
 const DATA: &str = "VmData:";

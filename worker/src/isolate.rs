@@ -215,11 +215,12 @@ async fn employ(
         Ok(child) => child,
         Err(error) => return Fate::NotStarted(error),
     };
-    let task = Task::new(address, &settler.input, settler.writer.limit_bytes);
-    let pipes = child.take_pipes();
     let model_bytes = settler.segmenter.footprint().alone_bytes();
+    let limit_bytes = settler.writer.limit_bytes;
+    let task = Task::new(address, &settler.input, limit_bytes, model_bytes);
+    let pipes = child.take_pipes();
     let talked = child
-        .while_heard(talk(worker, source, model_bytes, pipes, task, &mut held))
+        .while_heard(talk(worker, source, pipes, task, &mut held))
         .await;
     let kill = matches!(
         &talked,
@@ -267,12 +268,11 @@ fn args(worker: &Worker, source: &Source, segmenter: &dyn Segmenter) -> Vec<OsSt
 async fn talk(
     worker: &Worker,
     source: &Source,
-    model_bytes: u64,
     (mut words, mut results): (ChildStdin, ChildStdout),
     task: Task,
     held: &mut Option<(Reservation, Turn)>,
 ) -> io::Result<Fate> {
-    let limit_bytes = task.limit_bytes() as u64;
+    let (limit_bytes, model_bytes) = (task.limit_bytes() as u64, task.model_bytes);
     let asking = async {
         for part in task.into_parts() {
             words.write_all(&part).await?;

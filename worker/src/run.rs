@@ -22,6 +22,7 @@ use tokio_util::{
 use crate::{
     config::Config,
     consume::consume,
+    follow::Follow,
     gate::Gate,
     memory::Memory,
     pool::Pool,
@@ -104,15 +105,11 @@ pub async fn run(mut config: Config, shutdown: CancellationToken) -> Result<RunR
         shutdown.child_token(),
     )?;
     let worker = Arc::new(worker);
-    let mut helpers = help(&worker, &config.tenants).await;
-    let (tenants, n_slots) = (config.tenants.clone(), config.n_slots);
-    let registered = keep_registered(worker.clone(), tenants, models.clone(), n_slots);
-    helpers.push(AbortOnDropHandle::new(tokio::spawn(registered)));
-    if let Some(follow) = config.follow {
-        let following = follow.go_on(worker.clone(), models);
-        let following = ending_worker(worker.stopping.clone(), following);
-        helpers.push(AbortOnDropHandle::new(tokio::spawn(following)));
-    }
+    let mut helpers = Helpers::new(&worker);
+    helpers.watch();
+    helpers.register(&config, &models);
+    helpers.listen(&config.tenants).await;
+    helpers.follow(config.follow, models);
     let pulls = TaskTracker::new();
     for source in sources {
         let pulling = consume(worker.clone(), Arc::new(source), worker.stopping.clone());
@@ -140,24 +137,59 @@ pub async fn run(mut config: Config, shutdown: CancellationToken) -> Result<RunR
     Ok(report)
 }
 
-/// Starts what goes on beside the pulling, until this leaves scope.
-async fn help(worker: &Arc<Worker>, tenants: &[Tenant]) -> Vec<AbortOnDropHandle<()>> {
-    let tasks = TaskTracker::new();
-    let watching = ending_worker(worker.stopping.clone(), watch_threads(worker.clone()));
-    let mut helpers = vec![AbortOnDropHandle::new(tasks.spawn(watching))];
-    for tenant in tenants {
-        match Stops::subscribe(&worker.broker, tenant).await {
-            Ok(stops) => {
-                let passing_on = worker.stops.clone().pass_on(stops);
-                let passing_on = ending_worker(worker.stopping.clone(), passing_on);
-                helpers.push(AbortOnDropHandle::new(tasks.spawn(passing_on)));
-            }
-            Err(error) => {
-                tracing::warn!(%tenant, %error, "cancels are not heard; cancelled jobs are worked on in vain")
+/// What goes on beside the pulling, until this leaves scope.
+struct Helpers<'a> {
+    worker: &'a Arc<Worker>,
+    tasks: TaskTracker,
+    running: Vec<AbortOnDropHandle<()>>,
+}
+
+impl<'a> Helpers<'a> {
+    fn new(worker: &'a Arc<Worker>) -> Self {
+        Self {
+            worker,
+            tasks: TaskTracker::new(),
+            running: Vec::new(),
+        }
+    }
+
+    fn start(&mut self, part: impl Future<Output = ()> + Send + 'static) {
+        let running = self.tasks.spawn(part);
+        self.running.push(AbortOnDropHandle::new(running));
+    }
+
+    /// Starts a part that a worker must not be without.
+    fn start_vital(&mut self, part: impl Future<Output = ()> + Send + 'static) {
+        self.start(ending_worker(self.worker.stopping.clone(), part));
+    }
+
+    fn watch(&mut self) {
+        self.start_vital(watch_threads(self.worker.clone()));
+    }
+
+    fn register(&mut self, config: &Config, models: &[Arc<Served>]) {
+        let (tenants, models) = (config.tenants.clone(), models.to_vec());
+        let worker = self.worker.clone();
+        self.start(keep_registered(worker, tenants, models, config.n_slots));
+    }
+
+    /// Hears of jobs that are cancelled.
+    async fn listen(&mut self, tenants: &[Tenant]) {
+        for tenant in tenants {
+            match Stops::subscribe(&self.worker.broker, tenant).await {
+                Ok(stops) => self.start_vital(self.worker.stops.clone().pass_on(stops)),
+                Err(error) => {
+                    tracing::warn!(%tenant, %error, "cancels are not heard; cancelled jobs are worked on in vain")
+                }
             }
         }
     }
-    helpers
+
+    fn follow(&mut self, follow: Option<Follow>, models: Vec<Arc<Served>>) {
+        if let Some(follow) = follow {
+            self.start_vital(follow.go_on(self.worker.clone(), models));
+        }
+    }
 }
 
 /// Has the worker end when this part of it ends, be it by a panic: half a worker would look like a whole one.

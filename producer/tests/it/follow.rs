@@ -20,6 +20,9 @@ use crate::fleet::{Fleet, bin, clean, found_by, json_lines, sample, stderr, stdo
 /// How long anything may take; only a hang takes longer.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Jobs that are submitted at once.
+const N_JOBS: usize = 40;
+
 /// A worker that follows model selfie.
 struct Follower {
     child: Child,
@@ -96,7 +99,7 @@ fn push(fleet: &Fleet, package: &Path) {
     assert!(pushed.status.success(), "{}", stderr(&pushed));
 }
 
-/// Submits a photograph many times, and gives the versions that answered, in order of the results.
+/// The versions that answered, in order of the results; each job has ended well at once.
 fn versions_of(submitted: &std::process::Output) -> Vec<String> {
     let results = json_lines(&stdout(submitted));
     let version = |result: &Value| {
@@ -110,84 +113,110 @@ fn versions_of(submitted: &std::process::Output) -> Vec<String> {
         .collect()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs fetched models; run by deploy/test"]
-async fn models_are_followed_without_losing_a_job() {
-    const N_JOBS: usize = 40;
-    let fleet = Fleet::start();
-    let folder = TempDir::new().expect("a temporary folder");
-    push(&fleet, &selfie("1.0", folder.path()));
-    let mut follower = Follower::start(&fleet);
-    fleet.until_asking("selfie", 1);
+/// A fleet with one worker that follows model selfie, and a photograph for it.
+struct Followed {
+    fleet: Fleet,
+    follower: Follower,
+    folder: TempDir,
+}
 
-    // A new version is pushed while jobs run, and more come until it serves.
-    let photograph = sample("rocket.jpg");
-    let submit = || {
+impl Followed {
+    /// Starts it with version 1.0.
+    fn start() -> Self {
+        let fleet = Fleet::start();
+        let folder = TempDir::new().expect("a temporary folder");
+        push(&fleet, &selfie("1.0", folder.path()));
+        let follower = Follower::start(&fleet);
+        fleet.until_asking("selfie", 1);
+        Self {
+            fleet,
+            follower,
+            folder,
+        }
+    }
+
+    /// Submits a photograph many times, and gives the versions that answered, in order of the results.
+    fn submit(&self) -> Vec<String> {
+        let photograph = sample("rocket.jpg");
         let mut args = vec!["submit", "--model", "selfie", "--format", "json"];
         args.extend(vec![photograph.as_str(); N_JOBS]);
-        versions_of(&fleet.segfleet(&args))
-    };
-    let newer = selfie("2.0", folder.path());
-    let versions = thread::scope(|scope| {
-        let under_load = scope.spawn(|| {
-            let mut versions = submit();
-            while versions.last().is_some_and(|last| last != "2.0") {
-                versions.extend(submit());
-            }
-            versions
-        });
-        push(&fleet, &newer);
-        under_load.join().expect("no job is lost")
-    });
+        versions_of(&self.fleet.segfleet(&args))
+    }
+
+    /// Pushes a version, and submits until it answers.
+    fn push_under_load(&self, version: &str) -> Vec<String> {
+        let newer = selfie(version, self.folder.path());
+        thread::scope(|scope| {
+            let under_load = scope.spawn(|| {
+                let mut versions = self.submit();
+                while versions.last().is_some_and(|last| last != version) {
+                    versions.extend(self.submit());
+                }
+                versions
+            });
+            push(&self.fleet, &newer);
+            under_load.join().expect("no job is lost")
+        })
+    }
+
+    /// Has the broker keep something as a version that is no package.
+    async fn push_broken(&self, version: &str) {
+        let broker = Broker::connect(&ConnectArgs::plain(self.fleet.server.url()), "test").await;
+        let info = PackageInfo {
+            name: "selfie".parse().expect("a token"),
+            version: version.parse().expect("a version"),
+            digest: "0".repeat(64),
+            licence: "none".to_owned(),
+            task: "none".to_owned(),
+        };
+        let broker = broker.expect("a broker");
+        let pushed = broker.push_package(&info, "test", &"no tar".into()).await;
+        pushed.expect("the broker takes anything");
+    }
+
+    fn stop(&mut self) {
+        assert_eq!(self.follower.stop(), Some(0), "{}", self.follower.log());
+    }
+
+    fn rm(&self, version: &str) {
+        let done = self.fleet.segfleet(&["model", "rm", version]);
+        assert!(done.status.success(), "{}", stderr(&done));
+    }
+}
+
+#[test]
+#[ignore = "needs fetched models; run by deploy/test"]
+fn models_are_renewed_without_losing_a_job() {
+    let mut followed = Followed::start();
+    let versions = followed.push_under_load("2.0");
     assert_eq!(versions[0], "1.0");
-    assert!(
-        versions.len() >= N_JOBS && versions.len() % N_JOBS == 0,
-        "{versions:?}"
-    );
+    assert_eq!(versions.len() % N_JOBS, 0, "{versions:?}");
     let first_new = versions.iter().position(|version| version == "2.0");
     let old_after = versions[first_new.expect("it serves")..].iter();
     // Jobs that had begun end with the old one; the worker has two slots.
-    assert!(
-        old_after.filter(|version| *version == "1.0").count() <= 2,
-        "{versions:?}"
-    );
-    let listed = stdout(&fleet.segfleet(&["status"]));
+    let old_after = old_after.filter(|version| *version == "1.0");
+    assert!(old_after.count() <= 2, "{versions:?}");
+    let listed = stdout(&followed.fleet.segfleet(&["status"]));
     assert!(listed.contains("2  selfie@2.0"), "{listed}");
+    followed.stop();
+}
 
-    // One that does not load is reported, and the old one stays.
-    let broker = Broker::connect(&ConnectArgs::plain(fleet.server.url()), "test").await;
-    let info = PackageInfo {
-        name: "selfie".parse().expect("a token"),
-        version: "3.0".parse().expect("a version"),
-        digest: "0".repeat(64),
-        licence: "none".to_owned(),
-        task: "none".to_owned(),
-    };
-    let broken = broker
-        .expect("a broker")
-        .push_package(&info, "test", &"no tar".into())
-        .await;
-    broken.expect("the broker takes anything");
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs fetched models; run by deploy/test"]
+async fn models_that_do_not_load_or_are_removed_leave_the_place_to_others() {
+    let mut followed = Followed::start();
+    followed.push_under_load("2.0");
+    followed.push_broken("3.0").await;
+    let follower = &followed.follower;
     follower.until_says(1, "this version is not served, the old one stays");
-    assert!(
-        follower
-            .log()
-            .contains("selfie@3.0 came broken from the broker"),
-        "{}",
-        follower.log()
-    );
-    assert!(submit().iter().all(|version| version == "2.0"));
-
-    // Those that are removed leave the place to the one before.
-    let rm = |version: &str| {
-        let done = fleet.segfleet(&["model", "rm", version]);
-        assert!(done.status.success(), "{}", stderr(&done));
-    };
-    rm("selfie@3.0");
-    rm("selfie@2.0");
+    let why = "selfie@3.0 came broken from the broker";
+    assert!(follower.log().contains(why), "{}", follower.log());
+    assert_eq!(followed.submit(), vec!["2.0"; N_JOBS]);
+    followed.rm("selfie@3.0");
+    followed.rm("selfie@2.0");
     follower.until_says(2, "jobs are given to this version from now on");
-    assert!(submit().iter().all(|version| version == "1.0"));
-    assert_eq!(follower.stop(), Some(0), "{}", follower.log());
+    assert_eq!(followed.submit(), vec!["1.0"; N_JOBS]);
+    followed.stop();
 }
 
 #[test]

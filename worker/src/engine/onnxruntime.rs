@@ -118,7 +118,7 @@ impl fmt::Debug for Onnxruntime {
 
 /// Has a session give back the memory that it does not use, after an inference.
 ///
-/// Source: onnxruntime_run_options_config_keys.h.
+/// Source: `onnxruntime_run_options_config_keys.h`.
 fn shrinking() -> Result<RunOptions, ort::Error> {
     let mut options = RunOptions::new()?;
     options.set("memory.enable_memory_arena_shrinkage", "cpu:0")?;
