@@ -7,7 +7,7 @@ use segfleet_common::{result::ModelInfo, subject::JobId};
 
 use super::manifest::HeadTable;
 use crate::{
-    engine::{Engine, Output, Values},
+    engine::{Engine, Output, Tensor, Values},
     found::{ClassMask, Found, Instance},
     head::{
         self, ClassMap, HeadError, Logits, Map, Placement, TextSettings, YoloOutput, YoloSettings,
@@ -105,6 +105,21 @@ impl Model {
         };
         let segmented = self.segment(&self.preprocess.blank(), &ask);
         segmented.map(drop).map_err(|SegmentError(why)| why)
+    }
+
+    /// Makes the network's input of an image, and says where the image lies in it.
+    #[must_use]
+    pub fn prepare(&self, image: &DynamicImage) -> (Tensor, Placement) {
+        self.preprocess.apply(image)
+    }
+
+    /// Runs the network alone.
+    ///
+    /// # Errors
+    /// [`SegmentError`] with the engine's own words.
+    pub fn infer(&self, input: Tensor) -> Result<Vec<Output>, SegmentError> {
+        let outputs = self.engine.run(input);
+        outputs.map_err(|error| SegmentError(error.to_string()))
     }
 
     fn decode(
@@ -324,10 +339,9 @@ impl Segmenter for Model {
 
     fn segment(&self, image: &DynamicImage, ask: &Ask<'_>) -> Result<Segmentation, SegmentError> {
         let started = Instant::now();
-        let (input, placement) = self.preprocess.apply(image);
+        let (input, placement) = self.prepare(image);
         let preprocess = started.elapsed();
-        let outputs = self.engine.run(input);
-        let outputs = outputs.map_err(|error| SegmentError(error.to_string()))?;
+        let outputs = self.infer(input)?;
         let infer = started.elapsed() - preprocess;
         let found = self
             .decode(&outputs, &placement, ask)
