@@ -1,13 +1,13 @@
 //! From an upright image to a network's input: [`Preprocess`].
 //!
-//! The image is resized in its own colours (by SIMD), then normalised and laid out in one pass over the small one.
-//! Grey becomes three equal channels. Alpha is dropped, not blended: colours are taken as they stand, as Pillow's
-//! `convert("RGB")` does. Deep images are brought to 8 bits first.
+//! The image is resized in its own colours (by SIMD), then normalised and laid out at once: a value of the input is
+//! written once, where it stays. Grey becomes three equal channels. Alpha is dropped, not blended: colours are taken as
+//! they stand, as Pillow's `convert("RGB")` does. Deep images are brought to 8 bits first.
 
-use std::{borrow::Cow, ops::Range};
+use std::borrow::Cow;
 
 use fast_image_resize::{
-    FilterType, IntoImageView, PixelType, ResizeAlg, ResizeOptions, Resizer,
+    FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer,
     images::{Image, ImageRef},
 };
 use image::DynamicImage;
@@ -123,9 +123,13 @@ impl Preprocess {
     pub fn apply(&self, image: &DynamicImage) -> (Tensor, Placement) {
         let frame = self.frame(image.width(), image.height());
         let (width, height) = (frame.input.0 as usize, frame.input.1 as usize);
-        let mut values = self.canvas(width * height);
         let pixels = resize(image, &frame, self.filter);
-        self.lay_out(&pixels, &frame, &mut values);
+        let values = match pixels.kind {
+            PixelType::U8 => self.lay_out::<1>(&pixels.values, &frame),
+            PixelType::U8x2 => self.lay_out::<2>(&pixels.values, &frame),
+            PixelType::U8x3 => self.lay_out::<3>(&pixels.values, &frame),
+            _ => self.lay_out::<4>(&pixels.values, &frame),
+        };
         let shape = match self.layout {
             Layout::Nchw => [1, N_CHANNELS, height, width],
             Layout::Nhwc => [1, height, width, N_CHANNELS],
@@ -179,79 +183,60 @@ impl Preprocess {
         }
     }
 
-    /// An input that is padding all over.
-    fn canvas(&self, n_pixels: usize) -> Vec<f32> {
-        if self.fit == Fit::Stretch {
-            return vec![0.0; n_pixels * N_CHANNELS];
-        }
-        let pad = [0, 1, 2].map(|channel| self.normalise(channel, self.pad));
-        match self.layout {
-            Layout::Nchw => pad
-                .iter()
-                .flat_map(|&value| vec![value; n_pixels])
-                .collect(),
-            Layout::Nhwc => pad.repeat(n_pixels),
-        }
-    }
-
-    fn normalise(&self, channel: usize, value: u8) -> f32 {
-        f32::from(value) * self.factor[channel] + self.offset[channel]
-    }
-
-    /// Writes the resized image into the input.
-    fn lay_out(&self, pixels: &Image<'_>, frame: &Frame, values: &mut [f32]) {
-        let source = Source::of(pixels);
-        let columns = frame.left as usize..(frame.left + frame.width) as usize;
-        let rows = source.values.chunks_exact(columns.len() * source.n_values);
-        let input_width = frame.input.0 as usize;
-        for (y, row) in (frame.top as usize..).zip(rows) {
-            let places = y * input_width + columns.start..y * input_width + columns.end;
-            match source.n_values {
-                1 => self.lay_row::<1>(&source, row, places, values),
-                2 => self.lay_row::<2>(&source, row, places, values),
-                3 => self.lay_row::<3>(&source, row, places, values),
-                _ => self.lay_row::<4>(&source, row, places, values),
-            }
-        }
-    }
-
-    /// Writes one row of pixels of `N` values each, pixel by pixel: each is read once.
-    fn lay_row<const N: usize>(
-        &self,
-        source: &Source<'_>,
-        row: &[u8],
-        places: Range<usize>,
-        values: &mut [f32],
-    ) {
-        let from = [0, 1, 2].map(|channel| {
-            source.value_of(match self.channels {
-                Channels::Rgb => channel,
-                Channels::Bgr => N_CHANNELS - 1 - channel,
-            })
-        });
-        let (pixels, _) = row.as_chunks::<N>();
-        let scaled = pixels
-            .iter()
-            .map(|pixel| [0, 1, 2].map(|channel| self.normalise(channel, pixel[from[channel]])));
+    /// The input out of the resized image, of `N` values a pixel.
+    fn lay_out<const N: usize>(&self, values: &[u8], frame: &Frame) -> Vec<f32> {
+        let (pixels, _) = values.as_chunks::<N>();
+        let scales = [0, 1, 2].map(|channel| self.scale::<N>(channel));
         match self.layout {
             Layout::Nchw => {
-                let (first, rest) = values.split_at_mut(values.len() / N_CHANNELS);
-                let (second, third) = rest.split_at_mut(first.len());
-                let first = first[places.clone()].iter_mut();
-                let others = second[places.clone()].iter_mut().zip(&mut third[places]);
-                for ((first, (second, third)), pixel) in first.zip(others).zip(scaled) {
-                    [*first, *second, *third] = pixel;
+                let mut planes = Vec::with_capacity(frame.n_pixels() * N_CHANNELS);
+                for scale in &scales {
+                    let pad = scale.of_byte[usize::from(self.pad)];
+                    frame.lay(&mut planes, pixels, pad, |pixel| scale.of(pixel));
                 }
+                planes
             }
             Layout::Nhwc => {
-                let target = &mut values[places.start * N_CHANNELS..places.end * N_CHANNELS];
-                let (target, _) = target.as_chunks_mut::<N_CHANNELS>();
-                target
-                    .iter_mut()
-                    .zip(scaled)
-                    .for_each(|(target, pixel)| *target = pixel);
+                let mut colours = Vec::with_capacity(frame.n_pixels());
+                let [first, second, third] = &scales;
+                let pad = [first, second, third].map(|scale| scale.of_byte[usize::from(self.pad)]);
+                frame.lay(&mut colours, pixels, pad, |pixel| {
+                    [first.of(pixel), second.of(pixel), third.of(pixel)]
+                });
+                colours.into_flattened()
             }
         }
+    }
+
+    /// How a channel of the input comes out of pixels of `N` values.
+    fn scale<const N: usize>(&self, channel: usize) -> Scale {
+        let colour = match self.channels {
+            Channels::Rgb => channel,
+            Channels::Bgr => N_CHANNELS - 1 - channel,
+        };
+        let (factor, offset) = (self.factor[channel], self.offset[channel]);
+        Scale {
+            // Grey is all colours.
+            index: if N < N_CHANNELS { 0 } else { colour },
+            of_byte: std::array::from_fn(|byte| {
+                f32::from(u8::try_from(byte).expect("256 bytes")) * factor + offset
+            }),
+        }
+    }
+}
+
+/// One channel of the input. There are only 256 values of a byte: looking one up is faster than to convert, multiply
+/// and add, where the compiler may not use the newer vectors.
+struct Scale {
+    /// Which value of a pixel is taken.
+    index: usize,
+    /// What each byte becomes.
+    of_byte: [f32; 256],
+}
+
+impl Scale {
+    fn of<const N: usize>(&self, pixel: &[u8; N]) -> f32 {
+        self.of_byte[usize::from(pixel[self.index])]
     }
 }
 
@@ -292,6 +277,25 @@ fn letterbox(sides: [f64; 2], ideal: [f64; 2], input: (u32, u32)) -> Frame {
 }
 
 impl Frame {
+    fn n_pixels(&self) -> usize {
+        self.input.0 as usize * self.input.1 as usize
+    }
+
+    /// Adds the input's pixels to `plane`, row by row: those of the image, and padding around it.
+    fn lay<P, T: Copy>(&self, plane: &mut Vec<T>, pixels: &[P], pad: T, value: impl Fn(&P) -> T) {
+        let start = plane.len();
+        let (input_width, width) = (self.input.0 as usize, self.width as usize);
+        let (left, above) = (self.left as usize, self.top as usize * input_width);
+        let mut to = start + above;
+        for row in pixels.chunks_exact(width) {
+            plane.resize(to + left, pad);
+            plane.extend(row.iter().map(&value));
+            to += input_width;
+            plane.resize(to, pad);
+        }
+        plane.resize(start + self.n_pixels(), pad);
+    }
+
     #[expect(
         clippy::cast_precision_loss,
         reason = "exact up to 2^24, far beyond the largest input"
@@ -307,75 +311,64 @@ impl Frame {
     }
 }
 
-/// The image in the frame's size, in one to four values of a byte for each pixel.
-fn resize(image: &DynamicImage, frame: &Frame, filter: Filter) -> Image<'static> {
-    let (width, height) = (image.width(), image.height());
-    let (bytes, kind) = bytes(image);
-    let source = ImageRef::new(width, height, &bytes, kind).expect("as many bytes as pixels need");
+/// An image of one to four values of a byte for each pixel.
+struct Pixels<'a> {
+    values: Cow<'a, [u8]>,
+    kind: PixelType,
+    /// Width and height.
+    size: (u32, u32),
+}
+
+impl<'a> Pixels<'a> {
+    fn of(image: &'a DynamicImage) -> Self {
+        let (values, kind) = match image {
+            DynamicImage::ImageLuma8(grey) => (grey.as_raw().into(), PixelType::U8),
+            DynamicImage::ImageLumaA8(grey) => (grey.as_raw().into(), PixelType::U8x2),
+            DynamicImage::ImageRgb8(colours) => (colours.as_raw().into(), PixelType::U8x3),
+            DynamicImage::ImageRgba8(colours) => (colours.as_raw().into(), PixelType::U8x4),
+            deep => (deep.to_rgb8().into_raw().into(), PixelType::U8x3),
+        };
+        Self {
+            values,
+            kind,
+            size: (image.width(), image.height()),
+        }
+    }
+
+    fn resized(&self, resizer: &mut Resizer, size: (u32, u32), filter: Filter) -> Pixels<'static> {
+        let source = ImageRef::new(self.size.0, self.size.1, &self.values, self.kind)
+            .expect("as many bytes as pixels need");
+        let mut target = Image::new(size.0, size.1, self.kind);
+        let algorithm = match filter {
+            Filter::Nearest => ResizeAlg::Nearest,
+            Filter::Bilinear => ResizeAlg::Convolution(FilterType::Bilinear),
+            Filter::Bicubic => ResizeAlg::Convolution(FilterType::CatmullRom),
+            Filter::Lanczos3 => ResizeAlg::Convolution(FilterType::Lanczos3),
+        };
+        let options = ResizeOptions::new().resize_alg(algorithm).use_alpha(false);
+        resizer
+            .resize(&source, &mut target, &options)
+            .expect("both are of one kind");
+        Pixels {
+            values: target.into_vec().into(),
+            kind: self.kind,
+            size,
+        }
+    }
+}
+
+/// The image in the frame's size.
+fn resize<'a>(image: &'a DynamicImage, frame: &Frame, filter: Filter) -> Pixels<'a> {
+    let mut pixels = Pixels::of(image);
     let mut resizer = Resizer::new();
     // First the columns, then the rows, with whole bytes between: so does Pillow, by which networks are trained, and one
     // byte of five would be another one if both were done at once.
-    let narrow = pass(&mut resizer, &source, (frame.width, height), filter);
-    if frame.height == height {
-        return narrow;
-    }
-    pass(&mut resizer, &narrow, (frame.width, frame.height), filter)
-}
-
-fn pass(
-    resizer: &mut Resizer,
-    source: &impl IntoImageView,
-    (width, height): (u32, u32),
-    filter: Filter,
-) -> Image<'static> {
-    let kind = source.pixel_type().expect("images have one");
-    let mut target = Image::new(width, height, kind);
-    let algorithm = match filter {
-        Filter::Nearest => ResizeAlg::Nearest,
-        Filter::Bilinear => ResizeAlg::Convolution(FilterType::Bilinear),
-        Filter::Bicubic => ResizeAlg::Convolution(FilterType::CatmullRom),
-        Filter::Lanczos3 => ResizeAlg::Convolution(FilterType::Lanczos3),
-    };
-    let options = ResizeOptions::new().resize_alg(algorithm).use_alpha(false);
-    resizer
-        .resize(source, &mut target, &options)
-        .expect("both are of one kind");
-    target
-}
-
-/// The values of an image, a byte each.
-fn bytes(image: &DynamicImage) -> (Cow<'_, [u8]>, PixelType) {
-    match image {
-        DynamicImage::ImageLuma8(grey) => (grey.as_raw().into(), PixelType::U8),
-        DynamicImage::ImageLumaA8(grey) => (grey.as_raw().into(), PixelType::U8x2),
-        DynamicImage::ImageRgb8(colours) => (colours.as_raw().into(), PixelType::U8x3),
-        DynamicImage::ImageRgba8(colours) => (colours.as_raw().into(), PixelType::U8x4),
-        deep => (deep.to_rgb8().into_raw().into(), PixelType::U8x3),
-    }
-}
-
-/// Pixels of one to four values.
-struct Source<'a> {
-    values: &'a [u8],
-    n_values: usize,
-}
-
-impl<'a> Source<'a> {
-    fn of(pixels: &'a Image<'_>) -> Self {
-        Self {
-            values: pixels.buffer(),
-            n_values: pixels.pixel_type().size(),
+    for size in [(frame.width, image.height()), (frame.width, frame.height)] {
+        if size != pixels.size {
+            pixels = pixels.resized(&mut resizer, size, filter);
         }
     }
-
-    /// Which value of a pixel is this colour: the first one of grey.
-    fn value_of(&self, colour: usize) -> usize {
-        if self.n_values < N_CHANNELS {
-            0
-        } else {
-            colour
-        }
-    }
+    pixels
 }
 
 #[cfg(test)]
@@ -471,6 +464,33 @@ mod tests {
         assert_eq!((placement.width, placement.height), (4.0, 2.0));
         let rows: Vec<f32> = tensor.values[..24].iter().step_by(4).copied().collect();
         assert_eq!(rows, [114.0, 114.0, 255.0, 255.0, 114.0, 114.0]);
+    }
+
+    #[test]
+    fn a_letterbox_may_lie_on_either_side_in_either_layout() {
+        for (layout, n_values) in [(Layout::Nchw, 1), (Layout::Nhwc, N_CHANNELS)] {
+            let preprocess = Preprocess {
+                size: Size::Fixed {
+                    height: 4,
+                    width: 6,
+                },
+                fit: Fit::Letterbox,
+                pad: 114,
+                layout,
+                ..PLAIN
+            };
+            let white = image::RgbImage::from_pixel(5, 8, Rgb([255; 3]));
+            let values = values(&preprocess, white);
+            assert_eq!(values.len(), 4 * 6 * N_CHANNELS);
+            for row in values.chunks_exact(6 * n_values) {
+                let columns: Vec<f32> = row.iter().step_by(n_values).copied().collect();
+                assert_eq!(
+                    columns,
+                    [114.0, 114.0, 255.0, 255.0, 114.0, 114.0],
+                    "{layout:?}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! [`text`]: regions of text out of the map of a DB network.
 
+use std::ops::Range;
+
 use super::{
     HeadError, Map, Placement,
     rectangle::{Position, Rectangle, span_at},
@@ -84,14 +86,15 @@ struct Kernels {
 
 impl Kernels {
     fn new(map: &Map<'_>, threshold: f32) -> Self {
-        let mut corners = vec![false; map.values.len()];
-        let cells = map.values.iter().enumerate();
-        for (cell, _) in cells.filter(|(_, value)| **value > threshold) {
-            let n_corners = (map.width - cell % map.width).min(2);
-            corners[cell..cell + n_corners].fill(true);
-            let below = corners.get_mut(cell + map.width..cell + map.width + n_corners);
-            below.into_iter().for_each(|below| below.fill(true));
+        // Plain loops over whole rows: the compiler makes vectors of them.
+        let kernels: Vec<bool> = map.values.iter().map(|value| *value > threshold).collect();
+        let mut widened = kernels.clone();
+        let rows = kernels.chunks_exact(map.width);
+        for (row, kernels) in widened.chunks_exact_mut(map.width).zip(rows) {
+            join(&mut row[1..], kernels);
         }
+        let mut corners = widened.clone();
+        join(&mut corners[map.width..], &widened);
         Self {
             width: map.width,
             corners,
@@ -102,33 +105,55 @@ impl Kernels {
     /// Takes the component of a corner: for each of its rows, from the top down, the first and the last column.
     fn take_component(&mut self, seed: usize) -> Vec<(usize, usize)> {
         let top = seed / self.width;
+        let last_y = self.corners.len() / self.width - 1;
         let mut rows: Vec<(usize, usize)> = Vec::new();
-        self.corners[seed] = false;
-        let mut open = vec![seed];
-        while let Some(corner) = open.pop() {
-            let (x, y) = (corner % self.width, corner / self.width);
+        let mut open = vec![(top, seed % self.width)];
+        while let Some((y, x)) = open.pop() {
+            let Some(run) = self.take_run(y, x) else {
+                continue;
+            };
             // Nothing is above the first corner in reading order.
             if rows.len() <= y - top {
                 rows.resize(y - top + 1, (usize::MAX, 0));
             }
             let row = &mut rows[y - top];
-            *row = (row.0.min(x), row.1.max(x));
-            for near in self.around(corner) {
-                if std::mem::take(&mut self.corners[near]) {
-                    open.push(near);
-                }
+            *row = (row.0.min(run.start), row.1.max(run.end - 1));
+            let near = run.start.saturating_sub(1)..(run.end + 1).min(self.width);
+            for near_y in y.saturating_sub(1)..=(y + 1).min(last_y) {
+                open.extend(self.runs(near_y, &near).map(|x| (near_y, x)));
             }
         }
         rows
     }
 
-    /// A corner and its neighbours on all sides.
-    fn around(&self, corner: usize) -> impl Iterator<Item = usize> + use<> {
-        let (x, y) = (corner % self.width, corner / self.width);
-        let (width, last_y) = (self.width, self.corners.len() / self.width - 1);
-        let rows = y.saturating_sub(1)..=(y + 1).min(last_y);
-        let columns = x.saturating_sub(1)..=(x + 1).min(width - 1);
-        rows.flat_map(move |row| columns.clone().map(move |column| row * width + column))
+    /// Takes the neighbouring corners of a row around `x`, if that is still there.
+    fn take_run(&mut self, y: usize, x: usize) -> Option<Range<usize>> {
+        let row = &mut self.corners[y * self.width..][..self.width];
+        let (before, after) = row.split_at(x);
+        let in_a_row = |is_kernel: &&bool| **is_kernel;
+        let n_after = after.iter().take_while(in_a_row).count();
+        if n_after == 0 {
+            return None;
+        }
+        let n_before = before.iter().rev().take_while(in_a_row).count();
+        let run = x - n_before..x + n_after;
+        row[run.clone()].fill(false);
+        Some(run)
+    }
+
+    /// Where in some columns of a row corners begin that are not yet taken.
+    fn runs(&self, y: usize, columns: &Range<usize>) -> impl Iterator<Item = usize> {
+        let start = columns.start;
+        let corners = &self.corners[y * self.width..][columns.clone()];
+        let is_first = move |x: &usize| corners[*x] && (*x == 0 || !corners[*x - 1]);
+        (0..corners.len()).filter(is_first).map(move |x| start + x)
+    }
+}
+
+/// Adds to `corners` those of `others`, as far as both go.
+fn join(corners: &mut [bool], others: &[bool]) {
+    for (corner, other) in corners.iter_mut().zip(others) {
+        *corner |= other;
     }
 }
 
@@ -362,6 +387,20 @@ mod tests {
             let found = find(&rows, 1.0, (width, 4), &SETTINGS);
             assert_eq!(found.len(), expected, "{gap}");
         }
+    }
+
+    #[test]
+    fn a_kernel_may_go_down_and_up_again() {
+        let rows = ["......#", "#.....#", "#.....#", "#######"];
+        let values = drawn(&rows, 1.0);
+        let map = Map {
+            width: 7,
+            height: 4,
+            values: &values,
+        };
+        let kernels: Vec<_> = Kernels::new(&map, 0.5).collect();
+        let whole = [(0, 1), (6, 1), (0, 2), (6, 2), (0, 3), (6, 3)];
+        assert_eq!(kernels, [[&[(6, 0), (6, 0)][..], &whole].concat()]);
     }
 
     #[test]

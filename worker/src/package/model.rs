@@ -112,6 +112,21 @@ impl Model {
         segmented.map(drop).map_err(|SegmentError(why)| why)
     }
 
+    /// Makes the network's input of an image.
+    #[must_use]
+    pub fn input(&self, image: &DynamicImage) -> Tensor {
+        self.preprocess.apply(image).0
+    }
+
+    /// Runs the network alone, on one or several images.
+    ///
+    /// # Errors
+    /// [`SegmentError`] with the engine's own words.
+    pub fn run(&self, input: &Tensor) -> Result<Vec<Output>, SegmentError> {
+        let outputs = self.engine.run(input);
+        outputs.map_err(|error| SegmentError(error.to_string()))
+    }
+
     /// Segments a batch of black images, where the graph may take batches at all.
     pub(crate) fn check_batch(&self, n_images: usize) -> Result<(), String> {
         if !self.takes_batches {
@@ -397,15 +412,11 @@ impl Batchable for Model {
     }
 
     fn infer(&self, inputs: &[&Tensor]) -> Result<Vec<Vec<Output>>, SegmentError> {
-        let run = |input: &Tensor| {
-            let outputs = self.engine.run(input);
-            outputs.map_err(|error| SegmentError(error.to_string()))
-        };
         match inputs {
             // One image needs no dimension for images, neither in nor out.
-            [input] => Ok(vec![run(input)?]),
+            [input] => Ok(vec![self.run(input)?]),
             _ => {
-                let outputs = run(&Tensor::stack(inputs))?;
+                let outputs = self.run(&Tensor::stack(inputs))?;
                 self.split(&outputs, inputs.len()).map_err(SegmentError)
             }
         }
