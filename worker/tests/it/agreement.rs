@@ -26,7 +26,11 @@ use segfleet_worker::{
 };
 use tempfile::TempDir;
 
-use crate::{packages::check, server::deploy};
+use crate::{
+    found::{found_by, run},
+    packages::check,
+    server::deploy,
+};
 
 const ENGINES: [&str; 2] = ["onnxruntime", "rust"];
 /// What masks of real models have in common at the least: intersection over union.
@@ -90,16 +94,6 @@ struct Args {
     load: LoadArgs,
 }
 
-/// What a script of `deploy` prints that finds something, and here must not fetch it.
-pub(crate) fn found_by(script: &str, args: &[&str]) -> PathBuf {
-    PathBuf::from(
-        run(Command::new(deploy().join(script))
-            .arg("--no-fetch")
-            .args(args))
-        .trim(),
-    )
-}
-
 /// Runs a program of `tests/models`.
 fn python(script: &str, args: &[&Path], more: &[&str]) -> String {
     let requirements = deploy().join("models/requirements.txt");
@@ -109,18 +103,6 @@ fn python(script: &str, args: &[&Path], more: &[&str]) -> String {
         .join(script);
     let mut python = Command::new(found_by("clients/find-python", &[requirements]));
     run(python.arg(script).args(args).args(more))
-}
-
-/// Runs a command, and returns what it says.
-pub(crate) fn run(command: &mut Command) -> String {
-    let done = command.output().expect("it runs");
-    let said = String::from_utf8_lossy(&done.stdout).into_owned();
-    assert!(
-        done.status.success(),
-        "{said}{}",
-        String::from_utf8_lossy(&done.stderr)
-    );
-    said
 }
 
 /// The arguments by which an engine is chosen.

@@ -1,6 +1,6 @@
 //! Batches of packages and of a simulated accelerator: whoever waits for a full batch here would wait for ever without one.
 
-use std::{fs, path::Path, process::Command, sync::Arc, thread, time::Duration};
+use std::{fs, path::Path, sync::Arc, thread, time::Duration};
 
 use clap::Parser as _;
 use image::DynamicImage;
@@ -18,6 +18,7 @@ use segfleet_worker::{
 
 use crate::{
     fleet::{Fleet, JobMessage, ending},
+    found::found_by,
     models::png,
     onnx,
     packages::{Args, MANIFEST, package, picture_of},
@@ -45,15 +46,6 @@ fn load_package(folder: &Path, engine: &[&str]) -> Arc<dyn Segmenter> {
 /// Whether a model waits for a full batch.
 fn batches(model: &dyn Segmenter) -> bool {
     format!("{model:?}").starts_with("Batched")
-}
-
-/// What a script of `deploy/models` prints.
-fn found_by(script: &str) -> String {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/models");
-    let found = Command::new(folder.join(script)).arg("--no-fetch").output();
-    let found = found.expect("the script runs");
-    assert!(found.status.success(), "{found:?}");
-    String::from_utf8_lossy(&found.stdout).trim().to_owned()
 }
 
 /// Has a worker compute two jobs, neither of which can end without the other.
@@ -125,8 +117,9 @@ async fn a_worker_computes_a_batch_on_the_engine_in_rust() {
 #[tokio::test]
 #[ignore = "needs ONNX Runtime; run by deploy/test"]
 async fn models_are_computed_in_batches_on_onnx_runtime() {
-    let library = found_by("find-onnxruntime");
-    compute_a_pair(&["--engine", "onnxruntime", "--onnxruntime", &library]).await;
+    let library = found_by("models/find-onnxruntime", &[]);
+    let library = library.to_str().expect("UTF-8");
+    compute_a_pair(&["--engine", "onnxruntime", "--onnxruntime", library]).await;
 }
 
 /// The scores of what a model of instances finds.
@@ -146,9 +139,10 @@ fn scores(model: &dyn Segmenter, image: &DynamicImage) -> Vec<f64> {
 #[test]
 #[ignore = "needs fetched models; run by deploy/test"]
 fn models_of_real_networks_find_in_a_batch_what_they_find_alone() {
-    let library = found_by("find-onnxruntime");
-    let engine = ["--engine", "onnxruntime", "--onnxruntime", &library];
-    let package = Path::new(&found_by("find-models")).join("text");
+    let library = found_by("models/find-onnxruntime", &[]);
+    let library = library.to_str().expect("UTF-8");
+    let engine = ["--engine", "onnxruntime", "--onnxruntime", library];
+    let package = found_by("models/find-models", &[]).join("text");
     let model = load_package(&package, &engine);
     assert!(batches(&*model), "{model:?}");
     let page = fs::read(samples().join("text.png")).expect("a sample");

@@ -7,6 +7,7 @@ mod crash;
 mod errors;
 mod fleet;
 mod formats;
+mod found;
 mod hostile;
 mod isolation;
 mod life;

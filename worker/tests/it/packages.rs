@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use crate::{
     fleet::{Fleet, JobMessage, ending},
+    found::found_by,
     models::{encode, png},
     onnx,
     program::{PROGRAM, segfleet_worker},
@@ -226,6 +227,21 @@ fn an_engine_that_is_asked_for_and_not_there_is_an_error() {
         assert!(said.contains(words), "{more:?}: {said}");
         assert_eq!(done.status.code(), Some(1), "{said}");
     }
+}
+
+#[test]
+#[ignore = "needs ONNX Runtime; run by deploy/test"]
+fn models_are_not_run_on_the_processor_when_a_card_is_asked_for() {
+    let package = package(MANIFEST, &onnx::mean_graph([1, 3, 8, 8]));
+    let path = package.path().display().to_string();
+    let library = found_by("models/find-onnxruntime", &[]);
+    let library = library.to_str().expect("UTF-8");
+    let args = ["model", "check", &path, "--onnxruntime", library];
+    let done = segfleet_worker(&[&args[..], &["--execution-provider", "cuda"]].concat());
+    let said = String::from_utf8_lossy(&done.stderr);
+    let words = "--execution-provider cuda cannot be used: CUDA execution provider is not enabled";
+    assert!(said.contains(words), "{said}");
+    assert_eq!(done.status.code(), Some(1), "{said}");
 }
 
 #[derive(clap::Parser)]

@@ -10,7 +10,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
-    agreement::{found_by, graphs, run},
+    agreement::graphs,
+    found::{found_by, run},
     program::PROGRAM,
 };
 
