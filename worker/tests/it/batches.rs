@@ -22,7 +22,6 @@ use crate::{
     models::png,
     onnx,
     packages::{Args, MANIFEST, package, picture_of},
-    server::samples,
 };
 
 /// Two images, or none.
@@ -145,10 +144,11 @@ fn models_of_real_networks_find_in_a_batch_what_they_find_alone() {
     let package = found_by("models/find-models", &[]).join("text");
     let model = load_package(&package, &engine);
     assert!(batches(&*model), "{model:?}");
-    let page = fs::read(samples().join("text.png")).expect("a sample");
+    let page =
+        fs::read(found_by("models/find-photographs", &[]).join("page.png")).expect("one of them");
     let page = decode::decode(&page, &DecodeLimits::STANDARD);
     let page = page.expect("a good image").image;
-    let images = [page.fliph(), page];
+    let images = [page.rotate180(), page];
     let together = thread::scope(|scope| {
         let threads = images.each_ref();
         let threads = threads.map(|image| scope.spawn(|| scores(&*model, image)));
