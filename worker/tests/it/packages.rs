@@ -2,10 +2,12 @@
 
 use std::{fs, path::Path};
 
-use segfleet_common::broker::Settings;
+use segfleet_common::{broker::Settings, result::Outcome};
 use segfleet_worker::{
+    config::Config,
     isolate::{Isolate, Isolation},
     load::{LoadArgs, Loader},
+    package::Package,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -242,6 +244,43 @@ fn models_are_not_run_on_the_processor_when_a_card_is_asked_for() {
     let words = "--execution-provider cuda cannot be used: CUDA execution provider is not enabled";
     assert!(said.contains(words), "{said}");
     assert_eq!(done.status.code(), Some(1), "{said}");
+}
+
+/// Two sessions, six threads: whoever finds none waits, and each image has its own answer.
+#[tokio::test]
+#[ignore = "needs ONNX Runtime; run by deploy/test"]
+async fn models_have_fewer_sessions_than_threads() {
+    const N_JOBS: u32 = 48;
+    let package = package(MANIFEST, &onnx::mean_graph([1, 3, 8, 8]));
+    let library = found_by("models/find-onnxruntime", &[]);
+    let library = library.to_str().expect("UTF-8");
+    let args = ["test", "--onnxruntime", library, "--sessions", "2"];
+    let args = <Args as clap::Parser>::parse_from(args);
+    let package = Package::open(package.path()).expect("a good package");
+    let segmenter = Loader::new(&args.load, 6).load_package(&package);
+    let fleet = Fleet::start(&["bright"], Settings::default()).await;
+    let worker = fleet.work_with(Config {
+        n_threads: 6,
+        n_slots: 12,
+        ..fleet.config("bright", segmenter.expect("a good package"))
+    });
+    let mut replies = Vec::new();
+    for job in 0..N_JOBS {
+        let (left, top) = (4 * (job % 7), 4 * (job / 7));
+        let message = JobMessage::image(&picture_of(left, top));
+        let reply = fleet.submit("bright", &format!("j{job}"), message).await;
+        replies.push((reply, [left, top, 8, 8]));
+    }
+    for (reply, expected) in replies {
+        let result = reply.result().await;
+        let Outcome::Ok(objects) = &result.outcome else {
+            panic!("{}", ending(&result))
+        };
+        let bbox = objects[0].bbox;
+        assert_eq!([bbox.x, bbox.y, bbox.width, bbox.height], expected);
+        assert_eq!((objects.len(), result.attempt), (1, Some(1)));
+    }
+    assert!(worker.stop().await.is_good());
 }
 
 #[derive(clap::Parser)]
