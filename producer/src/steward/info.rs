@@ -47,8 +47,62 @@ fn model_queue(tenant: &Tenant, consumer: &QueueConsumer, workers: &[WorkerEntry
         redelivered: count(consumer.progress.redelivered),
         idle_slots: count(consumer.waiting_pulls),
         workers: count(serving.clone().count()),
-        slots: serving.map(|worker| worker.n_slots).sum(),
+        // Workers say so themselves, and anybody may call himself one.
+        slots: serving.fold(0, |slots, worker| slots.saturating_add(worker.n_slots)),
         versions,
         model,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use segfleet_common::broker::{Progress, ServedModel};
+    use time::OffsetDateTime;
+
+    use super::*;
+
+    fn worker(version: &str, n_slots: u64) -> WorkerEntry {
+        WorkerEntry {
+            name: "w".to_owned(),
+            tenants: vec![Tenant::default()],
+            models: vec![ServedModel {
+                name: "mock".parse().expect("a token"),
+                version: version.to_owned(),
+            }],
+            n_slots,
+        }
+    }
+
+    #[test]
+    fn slots_of_any_number_add_up() {
+        let consumer = QueueConsumer {
+            name: "normal-mock".to_owned(),
+            model: "mock".parse().expect("a token"),
+            created_at: OffsetDateTime::UNIX_EPOCH,
+            ack_wait: Duration::from_secs(30),
+            max_deliver: 10,
+            max_in_flight: 100,
+            paused: false,
+            waiting_pulls: 0,
+            pending: 0,
+            progress: Progress {
+                in_flight: 0,
+                redelivered: 0,
+                deliveries: 0,
+                handed_out_to: 0,
+                settled_to: 0,
+            },
+        };
+        let check = |workers: &[WorkerEntry], expected: (u64, u64, &[&str])| {
+            let queue = model_queue(&Tenant::default(), &consumer, workers);
+            let versions: Vec<&str> = queue.versions.iter().map(String::as_str).collect();
+            assert_eq!((queue.workers, queue.slots, &*versions), expected);
+        };
+        check(&[], (0, 0, &[]));
+        check(&[worker("1", 4), worker("1", 2)], (2, 6, &["1"]));
+        let liars = [worker("2", u64::MAX), worker("1", u64::MAX)];
+        check(&liars, (2, u64::MAX, &["1", "2"]));
     }
 }
