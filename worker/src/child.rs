@@ -34,7 +34,7 @@ use thiserror::Error;
 use crate::{
     args::ChildArgs,
     choice::ModelChoice,
-    footprint::data_bytes,
+    footprint::{Footprint, data_bytes},
     load::{Loader, ModelError},
     package::Package,
     process::{Draft, Failure, Host, Input, process},
@@ -173,14 +173,19 @@ pub fn run(args: &ChildArgs) -> Result<(), ChildError> {
     parent.hand_over(&writer.write(draft, outcome).payload)
 }
 
-/// Loads the parent's model, and no other that has taken its place on the disk.
+/// Loads the parent's model, and no other that has taken its place on the disk. What an image needs is reckoned as in
+/// the parent, not measured anew: no two measurements are alike, and an image that fits there must fit here.
 fn load(args: &ChildArgs) -> Result<Arc<dyn Segmenter>, ModelError> {
     let mut loader = Loader::new(&args.load, 1);
     match (&args.model, &args.digest) {
         (ModelChoice::Package(path), Some(digest)) => {
             let package = Package::open(path)?;
             package.check_digest(digest)?;
-            loader.load_package(&package)
+            let footprint = Footprint {
+                inference_bytes: args.inference_bytes,
+                ..Footprint::default()
+            };
+            loader.load_measured(&package, footprint)
         }
         (model, _) => loader.load(model),
     }

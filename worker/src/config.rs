@@ -207,8 +207,8 @@ fn share_memory(
     let models_bytes = loaded.sum::<u64>() + spare_bytes;
     let needs = models
         .iter()
-        .map(|(_, model)| model.need_bytes((side_px, side_px)));
-    let need_bytes = LEAST_IMAGE_BYTES + needs.max().unwrap_or_default();
+        .map(|(_, model)| largest_need_bytes(&**model, side_px));
+    let need_bytes = needs.max().unwrap_or(LEAST_IMAGE_BYTES);
     let left_bytes = memory_bytes.saturating_sub(models_bytes);
     if left_bytes >= need_bytes {
         return Ok(left_bytes);
@@ -216,6 +216,11 @@ fn share_memory(
     Err(format!(
         "--memory {memory_bytes} bytes are too few: models take {models_bytes}, and one image up to {need_bytes}"
     ))
+}
+
+/// What jobs must have together for the image with the greatest need of `model`, in bytes.
+pub(crate) fn largest_need_bytes(model: &dyn Segmenter, side_px: u32) -> u64 {
+    LEAST_IMAGE_BYTES.saturating_add(model.need_bytes((side_px, side_px)))
 }
 
 /// Half of what this process may use: the other half is for messages, masks and outlines.
@@ -288,6 +293,7 @@ mod tests {
         let info = segment::Threshold::new().info().clone();
         let models: Vec<(ModelName, Arc<dyn Segmenter>)> =
             vec![("large".parse().expect("a token"), Arc::new(Large(info)))];
+        assert_eq!(largest_need_bytes(&*models[0].1, 1 << 10), 33 << 20);
         assert_eq!(share_memory(512 << 20, 0, &models, 1 << 10), Ok(412 << 20));
         assert_eq!(
             share_memory(512 << 20, 50 << 20, &models, 1 << 10),

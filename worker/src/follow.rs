@@ -29,6 +29,7 @@ use tokio::{
 };
 
 use crate::{
+    config::largest_need_bytes,
     engine::QUIET,
     fetch::{FetchError, fetch},
     footprint::Footprint,
@@ -235,15 +236,8 @@ impl Follower {
         let next = spawn_blocking(load)
             .await
             .expect("loading does not panic")?;
-        let side_px = self.worker.limits.side_px;
-        let need_bytes = next.need_bytes((side_px, side_px));
-        let job_bytes = self.worker.memory.total_bytes();
-        if need_bytes > job_bytes {
-            return Err(RenewError::TooHungry {
-                need_bytes,
-                job_bytes,
-            });
-        }
+        let need_bytes = largest_need_bytes(&*next, self.worker.limits.side_px);
+        check_need(need_bytes, self.worker.memory.total_bytes())?;
         self.old = Some(Arc::downgrade(&model.replace(next)));
         Ok(())
     }
@@ -302,5 +296,29 @@ impl Follower {
             kept_bytes,
             left_bytes,
         })
+    }
+}
+
+/// Refuses a version that would have jobs refused for their memory, as the start of a worker does.
+fn check_need(need_bytes: u64, job_bytes: u64) -> Result<(), RenewError> {
+    if need_bytes <= job_bytes {
+        return Ok(());
+    }
+    Err(RenewError::TooHungry {
+        need_bytes,
+        job_bytes,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_needs_no_more_than_jobs_have() {
+        let said = |need_bytes| check_need(need_bytes, 100).map_err(|error| error.to_string());
+        assert_eq!(said(100), Ok(()));
+        let expected = "it takes 101 bytes of memory for one image, and jobs have 100; start the worker anew with more --memory";
+        assert_eq!(said(101), Err(expected.to_owned()));
     }
 }

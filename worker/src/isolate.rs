@@ -252,6 +252,10 @@ fn args(worker: &Worker, source: &Source, segmenter: &dyn Segmenter) -> Vec<OsSt
             "--overhead-bytes",
             worker.memory.overhead_bytes().to_string(),
         ),
+        (
+            "--inference-bytes",
+            segmenter.footprint().inference_bytes.to_string(),
+        ),
         // Its last words are for what a crash says.
         ("--log", "warn".to_owned()),
     ];
