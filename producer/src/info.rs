@@ -68,23 +68,23 @@ pub fn describe(model: &ModelName, info: &Result<InfoAnswer, InfoError>) -> Stri
         slots,
         ..
     } = queue;
-    let load = format!("{queued} jobs are queued, {running} in work");
-    match workers {
-        0 => format!(
-            "still waiting; no worker serves model {model} (segfleet-worker run --model {model}); {load}"
-        ),
-        1 => format!("still waiting; 1 worker serves model {model} with {slots} slots; {load}"),
-        _ => format!(
-            "still waiting; {workers} workers serve model {model} with {slots} slots; {load}"
-        ),
-    }
+    let load = format!("{queued} queued, {running} in work");
+    let served = match (workers, slots) {
+        (Some(0), _) => {
+            format!("no worker serves model {model} (segfleet-worker run --model {model})")
+        }
+        (Some(1), Some(slots)) => format!("1 worker serves model {model} with {slots} slots"),
+        (Some(n), Some(slots)) => format!("{n} workers serve model {model} with {slots} slots"),
+        _ => format!("it is not known who serves model {model}"),
+    };
+    format!("still waiting; {served}; {load}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn check(workers: u64, expected: &str) {
+    fn check(workers: Option<u64>, expected: &str) {
         let queue = ModelQueue {
             model: "u2netp".to_owned(),
             queued: 45,
@@ -92,7 +92,7 @@ mod tests {
             redelivered: 0,
             idle_slots: 0,
             workers,
-            slots: 4 * workers,
+            slots: workers.map(|n| 4 * n),
             versions: Vec::new(),
         };
         let info = InfoAnswer::new(&Tenant::default(), vec![queue]);
@@ -103,16 +103,20 @@ mod tests {
     #[test]
     fn who_waits_is_told_who_serves() {
         check(
-            0,
-            "still waiting; no worker serves model u2netp (segfleet-worker run --model u2netp); 45 jobs are queued, 12 in work",
+            None,
+            "still waiting; it is not known who serves model u2netp; 45 queued, 12 in work",
         );
         check(
-            1,
-            "still waiting; 1 worker serves model u2netp with 4 slots; 45 jobs are queued, 12 in work",
+            Some(0),
+            "still waiting; no worker serves model u2netp (segfleet-worker run --model u2netp); 45 queued, 12 in work",
         );
         check(
-            3,
-            "still waiting; 3 workers serve model u2netp with 12 slots; 45 jobs are queued, 12 in work",
+            Some(1),
+            "still waiting; 1 worker serves model u2netp with 4 slots; 45 queued, 12 in work",
+        );
+        check(
+            Some(3),
+            "still waiting; 3 workers serve model u2netp with 12 slots; 45 queued, 12 in work",
         );
     }
 }

@@ -117,6 +117,10 @@ pub struct ChildArgs {
     #[arg(long)]
     pub overhead_bytes: u64,
 
+    /// Memory for an inference on the smallest input, as the parent has measured it.
+    #[arg(long)]
+    pub inference_bytes: u64,
+
     /// How large an image may be.
     #[command(flatten)]
     pub limits: LimitArgs,

@@ -34,7 +34,7 @@ use thiserror::Error;
 use crate::{
     args::ChildArgs,
     choice::ModelChoice,
-    footprint::data_bytes,
+    footprint::{Footprint, data_bytes},
     load::{Loader, ModelError},
     package::Package,
     process::{Draft, Failure, Host, Input, process},
@@ -42,6 +42,8 @@ use crate::{
     writer::ResultWriter,
 };
 
+/// Exit code of a child that cannot load its model, which says nothing of its image: `EX_TEMPFAIL` of `sysexits.h`.
+pub const NO_MODEL: u8 = 75;
 /// The parent's word to go on.
 pub(crate) const GO: u8 = 1;
 /// Largest head of a task: its headers are part of a message, which is far smaller.
@@ -182,14 +184,19 @@ pub fn run(args: &ChildArgs) -> Result<(), ChildError> {
     parent.hand_over(&writer.write(draft, outcome).payload)
 }
 
-/// Loads the parent's model, and no other that has taken its place on the disk.
+/// Loads the parent's model, and no other that has taken its place on the disk. What an image needs is reckoned as in
+/// the parent, not measured anew: no two measurements are alike, and an image that fits there must fit here.
 fn load(args: &ChildArgs) -> Result<Arc<dyn Segmenter>, ModelError> {
     let mut loader = Loader::new(&args.load, 1);
     match (&args.model, &args.digest) {
         (ModelChoice::Package(path), Some(digest)) => {
             let package = Package::open(path)?;
             package.check_digest(digest)?;
-            loader.load_package(&package)
+            let footprint = Footprint {
+                inference_bytes: args.inference_bytes,
+                ..Footprint::default()
+            };
+            loader.load_measured(&package, footprint)
         }
         (model, _) => loader.load(model),
     }

@@ -215,8 +215,8 @@ fn share_memory(
     let models_bytes = loaded.sum::<u64>() + spare_bytes;
     let needs = models
         .iter()
-        .map(|(_, model)| model.need_bytes((side_px, side_px)));
-    let need_bytes = LEAST_IMAGE_BYTES + needs.max().unwrap_or_default();
+        .map(|(_, model)| largest_need_bytes(&**model, side_px));
+    let need_bytes = needs.max().unwrap_or(LEAST_IMAGE_BYTES);
     let left_bytes = memory_bytes.saturating_sub(models_bytes);
     if left_bytes >= need_bytes {
         return Ok(left_bytes);
@@ -224,6 +224,13 @@ fn share_memory(
     Err(format!(
         "--memory {memory_bytes} bytes are too few: models take {models_bytes}, and one image up to {need_bytes}"
     ))
+}
+
+/// What jobs must have together for the image of which `model` has the greatest need, in bytes, and a small file.
+pub(crate) fn largest_need_bytes(model: &dyn Segmenter, side_px: u32) -> u64 {
+    // The shorter an image's other side, the more it may have to be enlarged: no rule says which is the worst.
+    let needs = (1..=side_px).map(|other_px| model.need_bytes((side_px, other_px)));
+    LEAST_IMAGE_BYTES.saturating_add(needs.max().unwrap_or_default())
 }
 
 /// Half of what this process may use: the other half is for messages, masks and outlines.
@@ -284,6 +291,7 @@ mod tests {
                     loaded_bytes: 100 << 20,
                     inference_bytes: 0,
                     n_inferences: 2,
+                    n_copies: 2,
                 }
             }
             fn need_bytes(&self, (width, height): (u32, u32)) -> u64 {
@@ -296,6 +304,7 @@ mod tests {
         let info = segment::Threshold::new().info().clone();
         let models: Vec<(ModelName, Arc<dyn Segmenter>)> =
             vec![("large".parse().expect("a token"), Arc::new(Large(info)))];
+        assert_eq!(largest_need_bytes(&*models[0].1, 1 << 10), 33 << 20);
         assert_eq!(share_memory(512 << 20, 0, &models, 1 << 10), Ok(412 << 20));
         assert_eq!(
             share_memory(512 << 20, 50 << 20, &models, 1 << 10),

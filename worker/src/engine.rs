@@ -364,6 +364,15 @@ impl Runtime {
         }
     }
 
+    /// How often a model is loaded for them.
+    #[must_use]
+    pub fn n_copies(&self) -> usize {
+        match self {
+            Self::Onnxruntime(_, settings) => settings.n_sessions,
+            Self::Rust { .. } => 1,
+        }
+    }
+
     /// The arguments by which a child process takes the same engine.
     #[must_use]
     pub fn child_args(&self) -> Vec<std::ffi::OsString> {

@@ -17,6 +17,7 @@ use segfleet_common::{
 };
 use tempfile::NamedTempFile;
 use thiserror::Error;
+use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -107,7 +108,7 @@ pub(crate) async fn fetch(
     let reference = package.reference();
     let path = cache.join(format!("{}.tar", package.info.digest));
     if path.exists() {
-        match open(&path, package) {
+        match aside(&path, package, open).await {
             Ok(()) => {
                 tracing::info!(model = %reference, path = %path.display(), "found in the cache");
                 return Ok(path);
@@ -117,8 +118,20 @@ pub(crate) async fn fetch(
     }
     tracing::info!(model = %reference, size_bytes = package.size_bytes, "fetching from the broker");
     let content = broker.fetch_package(package, progress(package)).await?;
-    keep(&content, &path, cache, package)?;
+    let keep = move |path: &Path, package: &StoredPackage| keep(&content, path, package);
+    aside(&path, package, keep).await?;
     Ok(path)
+}
+
+/// Does something with a large file where it does not hold up others.
+async fn aside<T: Send + 'static>(
+    path: &Path,
+    package: &StoredPackage,
+    work: impl FnOnce(&Path, &StoredPackage) -> T + Send + 'static,
+) -> T {
+    let (path, package) = (path.to_owned(), package.clone());
+    let done = spawn_blocking(move || work(&path, &package)).await;
+    done.expect("reading and writing do not panic")
 }
 
 /// Logs each tenth of the way.
@@ -135,12 +148,8 @@ fn progress(package: &StoredPackage) -> impl FnMut(u64) {
 }
 
 /// Puts a package into the cache, if it is what was pushed.
-fn keep(
-    content: &[u8],
-    path: &Path,
-    cache: &Path,
-    package: &StoredPackage,
-) -> Result<(), FetchError> {
+fn keep(content: &[u8], path: &Path, package: &StoredPackage) -> Result<(), FetchError> {
+    let cache = path.parent().expect("it lies in the cache");
     let unusable = |source: io::Error| FetchError::Cache {
         path: cache.to_owned(),
         source,

@@ -29,6 +29,7 @@ use tokio::{
 };
 
 use crate::{
+    config::largest_need_bytes,
     engine::QUIET,
     fetch::{FetchError, fetch},
     footprint::Footprint,
@@ -144,11 +145,13 @@ impl RenewError {
     /// Whether the next look may find it better.
     fn may_pass(&self) -> bool {
         match self {
-            Self::Find(_) | Self::Try(_) | Self::Slow => true,
+            Self::Find(_) | Self::Try(_) => true,
             Self::Fetch(error) => !matches!(error, FetchError::Broken { .. }),
-            Self::Broken(_) | Self::Model(_) | Self::TooLarge { .. } | Self::TooHungry { .. } => {
-                false
-            }
+            Self::Slow
+            | Self::Broken(_)
+            | Self::Model(_)
+            | Self::TooLarge { .. }
+            | Self::TooHungry { .. } => false,
         }
     }
 }
@@ -235,18 +238,10 @@ impl Follower {
             let package = Package::open(&file).map_err(ModelError::from)?;
             loader.load_measured(&package, footprint)
         };
-        let next = spawn_blocking(load)
-            .await
-            .expect("loading does not panic")?;
-        let side_px = self.worker.limits.side_px;
-        let need_bytes = next.need_bytes((side_px, side_px));
-        let job_bytes = self.worker.memory.total_bytes();
-        if need_bytes > job_bytes {
-            return Err(RenewError::TooHungry {
-                need_bytes,
-                job_bytes,
-            });
-        }
+        let next = spawn_blocking(load).await;
+        let next = next.map_err(|panic| RenewError::Broken(panic.to_string()))??;
+        let need_bytes = largest_need_bytes(&*next, self.worker.limits.side_px);
+        check_need(need_bytes, self.worker.memory.total_bytes())?;
         self.old = Some(Arc::downgrade(&model.replace(next)));
         Ok(())
     }
@@ -305,5 +300,29 @@ impl Follower {
             kept_bytes,
             left_bytes,
         })
+    }
+}
+
+/// Refuses a version that would have jobs refused for their memory, as the start of a worker does.
+fn check_need(need_bytes: u64, job_bytes: u64) -> Result<(), RenewError> {
+    if need_bytes <= job_bytes {
+        return Ok(());
+    }
+    Err(RenewError::TooHungry {
+        need_bytes,
+        job_bytes,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_needs_no_more_than_jobs_have() {
+        let said = |need_bytes| check_need(need_bytes, 100).map_err(|error| error.to_string());
+        assert_eq!(said(100), Ok(()));
+        let expected = "it takes 101 bytes of memory for one image, and jobs have 100; start the worker anew with more --memory";
+        assert_eq!(said(101), Err(expected.to_owned()));
     }
 }

@@ -16,6 +16,8 @@ pub struct Footprint {
     pub inference_bytes: u64,
     /// Inferences that may go on at once, and each keep as much.
     pub n_inferences: u64,
+    /// How often the model is loaded for them.
+    pub n_copies: u64,
 }
 
 impl Footprint {
@@ -28,16 +30,17 @@ impl Footprint {
     /// What a process with one image must have for it, in bytes.
     #[must_use]
     pub fn alone_bytes(&self) -> u64 {
-        self.loaded_bytes.div_ceil(self.n_inferences.max(1)) + self.inference_bytes
+        self.loaded_bytes.div_ceil(self.n_copies.max(1)) + self.inference_bytes
     }
 
-    /// Measures what `load` takes, for `n_inferences` at once, and then the first `infer`. `freed_bytes` are known to be freed by loading: what infers
-    /// may use them again, which does not show.
+    /// Measures what `load` takes, for `n_inferences` at once on `n_copies`, and then the first `infer`.
+    /// `freed_bytes` are known to be freed by loading: what infers may use them again, which does not show.
     ///
     /// # Errors
     /// Those of both.
     pub(crate) fn measure<M, E>(
         n_inferences: usize,
+        n_copies: usize,
         freed_bytes: u64,
         load: impl FnOnce() -> Result<M, E>,
         infer: impl FnOnce(&M) -> Result<(), E>,
@@ -52,6 +55,7 @@ impl Footprint {
             loaded_bytes: loaded_bytes.saturating_sub(before_bytes),
             inference_bytes: peak_bytes.saturating_sub(loaded_bytes) + freed_bytes,
             n_inferences: n_inferences as u64,
+            n_copies: n_copies as u64,
         };
         Ok((model, footprint))
     }
@@ -95,7 +99,7 @@ mod tests {
             std::hint::black_box(&used);
             Ok(())
         };
-        let (model, footprint) = Footprint::measure(2, 0, load, infer).expect("both work");
+        let (model, footprint) = Footprint::measure(2, 2, 0, load, infer).expect("both work");
         assert_eq!(model.len(), 64 * MIB);
         let at_least = |bytes: u64, n_mib: u64| bytes >= n_mib << 20;
         // Other tests of this process take memory, and give some back.

@@ -22,7 +22,7 @@ use tokio::{
 
 use self::kept::{End, Kept};
 use crate::{
-    child::{self, GO, Task},
+    child::{self, GO, NO_MODEL, Task},
     load::child_args,
     memory::Reservation,
     pool::Turn,
@@ -171,6 +171,10 @@ fn judge(fate: Fate, max_run_time: Duration) -> Verdict {
             Some(SIGHUP | SIGINT | SIGQUIT | SIGTERM) => Verdict::Transient(crashed(format!(
                 "the child process was stopped from outside: {status}"
             ))),
+            None if status.code() == Some(NO_MODEL.into()) => Verdict::Transient(crashed(format!(
+                "the child process cannot load its model{}",
+                quoted(&last_line)
+            ))),
             _ => Verdict::Fatal(crashed(format!(
                 "the child process ended with {status}{}",
                 quoted(&last_line)
@@ -252,6 +256,10 @@ fn args(worker: &Worker, source: &Source, segmenter: &dyn Segmenter) -> Vec<OsSt
         (
             "--overhead-bytes",
             worker.memory.overhead_bytes().to_string(),
+        ),
+        (
+            "--inference-bytes",
+            segmenter.footprint().inference_bytes.to_string(),
         ),
         // Its last words are for what a crash says.
         ("--log", "warn".to_owned()),

@@ -7,7 +7,7 @@ use clap::Parser;
 use segfleet_common::{shutdown, telemetry};
 use segfleet_worker::{
     args::{Args, Command, ModelCommand, RunArgs},
-    child,
+    child::{self, ChildError, NO_MODEL},
     config::Config,
     engine::QUIET,
     fetch::fetch_models,
@@ -39,6 +39,7 @@ fn main() -> ExitCode {
         Command::Model(ModelCommand::Check(args)) => end(local::check(&args).map(|()| true)),
         Command::Child(args) => match child::run(&args) {
             Ok(()) => ExitCode::SUCCESS,
+            Err(error @ ChildError::Model(_)) => complain(&error.to_string(), NO_MODEL),
             Err(error) => complain(&error.to_string(), NOT_OK),
         },
     }
@@ -58,10 +59,10 @@ fn serve(args: RunArgs) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Runtime::new().context("failed to start the runtime")?;
     let ended = runtime.block_on(async {
         let shutdown = shutdown::on_signal().context("failed to listen for signals")?;
-        let fetched = fetch_models(&args, &shutdown).await?;
-        if shutdown.is_cancelled() {
+        let fetched = shutdown.run_until_cancelled(fetch_models(&args, &shutdown));
+        let Some(fetched) = fetched.await.transpose()? else {
             return Ok(ExitCode::SUCCESS);
-        }
+        };
         let config = match Config::build(args, fetched) {
             Ok(config) => config,
             Err(mistakes) => return Ok(complain(&mistakes, USAGE)),

@@ -232,6 +232,7 @@ impl Package {
         let infer = |model: &Model| model.warm_up().map_err(Why::WarmUp);
         let measured = Footprint::measure(
             runtime.n_inferences(),
+            runtime.n_copies(),
             self.files.graph.len() as u64,
             load,
             infer,

@@ -3,11 +3,15 @@
 //! An object is named `name@version`; what the package says of itself is in the object's metadata, so a list needs no
 //! package to be read. A package is never replaced: a changed model has a new version.
 
-use std::{collections::HashMap, future::Future, time::Duration};
+use std::{collections::HashMap, error::Error as _, future::Future, time::Duration};
 
 use async_nats::{
     SubscribeError, Subscriber,
-    jetstream::object_store::{GetErrorKind, ObjectInfo, ObjectMetadata, ObjectStore},
+    jetstream::{
+        ErrorCode,
+        context::{GetStreamError, GetStreamErrorKind, ObjectStoreError},
+        object_store::{GetErrorKind, ObjectInfo, ObjectMetadata, ObjectStore},
+    },
 };
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -231,12 +235,26 @@ impl Broker {
         let found = self.jetstream().get_object_store(MODELS_BUCKET);
         match timeout(ANSWER_TIMEOUT, found).await {
             Ok(Ok(bucket)) => Ok(bucket),
-            Ok(Err(_not_there)) => Err(PackageError::NotSetUp),
+            Ok(Err(error)) if is_missing(&error) => Err(PackageError::NotSetUp),
+            Ok(Err(error)) => Err(PackageError::Broker(error.to_string())),
             Err(_elapsed) => Err(PackageError::Broker(format!(
                 "no answer within {ANSWER_TIMEOUT:?}"
             ))),
         }
     }
+}
+
+/// Whether the broker has said that there is no such bucket; one that is away has not.
+fn is_missing(error: &ObjectStoreError) -> bool {
+    let source = error
+        .source()
+        .and_then(|source| source.downcast_ref::<GetStreamError>());
+    source.is_some_and(|source| match source.kind() {
+        GetStreamErrorKind::JetStream(error) => error.error_code() == ErrorCode::STREAM_NOT_FOUND,
+        GetStreamErrorKind::EmptyName
+        | GetStreamErrorKind::Request
+        | GetStreamErrorKind::InvalidStreamName => false,
+    })
 }
 
 /// What an object's metadata says. `None` for what is no package.

@@ -12,7 +12,10 @@ use thiserror::Error;
 use tokio::time::{Instant, timeout_at};
 
 use super::connect::Broker;
-use crate::subject::{ModelName, Tenant};
+use crate::{
+    args::parse_name,
+    subject::{ModelName, Tenant},
+};
 
 /// Name of the service that every worker is.
 pub const WORKER_SERVICE: &str = "segfleet-worker";
@@ -20,6 +23,8 @@ pub const WORKER_SERVICE: &str = "segfleet-worker";
 const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the next one may take after another.
 const NEXT_ANSWER_TIMEOUT: Duration = Duration::from_millis(300);
+/// How long all of them may take: who goes on answering must not keep whoever asked.
+const ALL_ANSWERS_TIMEOUT: Duration = Duration::from_secs(4);
 /// Most workers that are counted.
 const MOST_WORKERS: usize = 10_000;
 
@@ -76,24 +81,27 @@ impl WorkerEntry {
         let entries = [
             (WORKER, self.name.clone()),
             (TENANTS, list(&self.tenants)),
-            (MODELS, list(&self.models)),
+            (
+                MODELS,
+                list(&self.models.iter().map(item).collect::<Vec<_>>()),
+            ),
             (SLOTS, self.n_slots.to_string()),
         ];
         entries.map(|(key, value)| (key.to_owned(), value)).into()
     }
 
-    /// Reads what a worker says; `None` for what none of ours would say.
+    /// Reads what a worker says, which may come from anybody; `None` for what none of ours would say.
     fn read(metadata: &HashMap<String, String>) -> Option<Self> {
         let items = |key: &str| Some(metadata.get(key)?.split(COMMA));
         let served = |item: &str| {
             let (name, version) = item.split_once('@')?;
             Some(ServedModel {
                 name: name.parse().ok()?,
-                version: version.to_owned(),
+                version: parse_name(version).ok()?,
             })
         };
         Some(Self {
-            name: metadata.get(WORKER)?.clone(),
+            name: parse_name(metadata.get(WORKER)?).ok()?,
             tenants: items(TENANTS)?
                 .map(|item| item.parse().ok())
                 .collect::<Option<_>>()?,
@@ -101,6 +109,12 @@ impl WorkerEntry {
             n_slots: metadata.get(SLOTS)?.parse().ok()?,
         })
     }
+}
+
+/// A model as one item of a list. The version of a package that the broker does not keep may be any text.
+fn item(served: &ServedModel) -> String {
+    let ends_item = |c: char| c.is_control() || c == ',';
+    served.to_string().replace(ends_item, "_")
 }
 
 fn list(items: &[impl ToString]) -> String {
@@ -150,7 +164,7 @@ impl Broker {
     /// The workers that answer now, by name.
     ///
     /// # Errors
-    /// [`RosterError`] when nobody can be asked.
+    /// [`RosterError`] when nobody can be asked, or nobody answers though somebody listens.
     pub async fn workers(&self) -> Result<Vec<WorkerEntry>, RosterError> {
         let client = self.client();
         let inbox = client.new_inbox();
@@ -159,19 +173,24 @@ impl Broker {
         let question = format!("$SRV.INFO.{WORKER_SERVICE}");
         let asked = client.publish_with_reply(question, inbox, "".into()).await;
         asked.map_err(RosterError::new)?;
-        let mut workers = Vec::new();
+        let (mut workers, mut was_answered) = (Vec::new(), false);
+        let end = Instant::now() + ALL_ANSWERS_TIMEOUT;
         let mut until = Instant::now() + FIRST_ANSWER_TIMEOUT;
         while workers.len() < MOST_WORKERS
             && let Ok(Some(answer)) = timeout_at(until, answers.next()).await
         {
             // The broker's own word that there is nobody.
             if answer.status.is_some() {
-                break;
+                return Ok(Vec::new());
             }
-            until = Instant::now() + NEXT_ANSWER_TIMEOUT;
+            was_answered = true;
+            until = end.min(Instant::now() + NEXT_ANSWER_TIMEOUT);
             if let Ok(info) = serde_json::from_slice::<service::Info>(&answer.payload) {
                 workers.extend(WorkerEntry::read(&info.metadata));
             }
+        }
+        if !was_answered {
+            return Err(RosterError("there is no answer".to_owned()));
         }
         workers.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(workers)
@@ -205,6 +224,33 @@ mod tests {
             let mut metadata = metadata.clone();
             metadata.remove(key);
             assert_eq!(WorkerEntry::read(&metadata), None, "without {key}");
+        }
+    }
+
+    #[test]
+    fn a_version_of_any_text_is_one_item() {
+        let mut odd = worker();
+        odd.models[0].version = "1.0,beta\n".to_owned();
+        let metadata = odd.to_metadata();
+        assert_eq!(metadata[MODELS], "mock@1.0_beta_,u2netp@1.0");
+        odd.models[0].version = "1.0_beta_".to_owned();
+        assert_eq!(WorkerEntry::read(&metadata), Some(odd));
+    }
+
+    #[test]
+    fn what_would_spoil_a_terminal_is_not_read() {
+        for (key, value) in [
+            (WORKER, "w\u{1b}[31m"),
+            (WORKER, "w\nx"),
+            (WORKER, ""),
+            (MODELS, "mock@1\u{1b}[31m"),
+            (MODELS, "mock@"),
+            (TENANTS, "a\nb"),
+            (SLOTS, "-1"),
+        ] {
+            let mut metadata = worker().to_metadata();
+            metadata.insert(key.to_owned(), value.to_owned());
+            assert_eq!(WorkerEntry::read(&metadata), None, "{key} {value:?}");
         }
     }
 

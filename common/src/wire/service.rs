@@ -105,12 +105,12 @@ pub struct ModelQueue {
     pub redelivered: u64,
     /// Pulls that wait for a job.
     pub idle_slots: u64,
-    /// Workers that serve it.
+    /// Workers that serve it; `None` where that is not known.
     #[serde(default)]
-    pub workers: u64,
+    pub workers: Option<u64>,
     /// Jobs that they may have in work at once.
     #[serde(default)]
-    pub slots: u64,
+    pub slots: Option<u64>,
     /// The versions that they serve.
     #[serde(default)]
     pub versions: Vec<String>,
@@ -163,8 +163,8 @@ mod tests {
             running: 2,
             redelivered: 1,
             idle_slots: 4,
-            workers: 2,
-            slots: 8,
+            workers: Some(2),
+            slots: Some(8),
             versions: vec!["0.1.0".to_owned()],
         };
         let info = InfoAnswer::new(&tenant, vec![model]);

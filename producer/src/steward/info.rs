@@ -23,32 +23,97 @@ pub(super) async fn info(
         return Err(Refusal::NotFound(format!("tenant {tenant} is not set up")));
     };
     let workers = roster.workers().await;
-    let workers = workers.map_err(|error| Refusal::TryAgain(error.to_string()))?;
+    // What the queues have to do is known all the same.
+    let workers = workers.inspect_err(|error| tracing::debug!(%error, "who serves is not known"));
+    let workers = workers.as_deref().ok();
     let models = queue.consumers.iter();
-    let models = models.map(|consumer| model_queue(&tenant, consumer, &workers));
+    let models = models.map(|consumer| model_queue(&tenant, consumer, workers));
     Ok(InfoAnswer::new(&tenant, models.collect()).to_json())
 }
 
-fn model_queue(tenant: &Tenant, consumer: &QueueConsumer, workers: &[WorkerEntry]) -> ModelQueue {
+/// `workers` are `None` where they are not known.
+fn model_queue(
+    tenant: &Tenant,
+    consumer: &QueueConsumer,
+    workers: Option<&[WorkerEntry]>,
+) -> ModelQueue {
     let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
     let model = consumer.model.to_string();
-    let serving = workers
-        .iter()
-        .filter(|worker| worker.serves(tenant, &model).is_some());
+    let serves = |worker: &&WorkerEntry| worker.serves(tenant, &model).is_some();
+    let serving: Option<Vec<&WorkerEntry>> =
+        workers.map(|workers| workers.iter().filter(serves).collect());
     let mut versions: Vec<String> = serving
-        .clone()
+        .iter()
+        .flatten()
         .filter_map(|worker| worker.serves(tenant, &model).map(str::to_owned))
         .collect();
     versions.sort();
     versions.dedup();
+    // Workers say so themselves, and anybody may call himself one.
+    let add = |slots: u64, worker: &&WorkerEntry| slots.saturating_add(worker.n_slots);
     ModelQueue {
         queued: consumer.pending,
         running: count(consumer.progress.in_flight),
         redelivered: count(consumer.progress.redelivered),
         idle_slots: count(consumer.waiting_pulls),
-        workers: count(serving.clone().count()),
-        slots: serving.map(|worker| worker.n_slots).sum(),
+        workers: serving.as_ref().map(|serving| count(serving.len())),
+        slots: serving.map(|serving| serving.iter().fold(0, add)),
         versions,
         model,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use segfleet_common::broker::{Progress, ServedModel};
+    use time::OffsetDateTime;
+
+    use super::*;
+
+    fn worker(version: &str, n_slots: u64) -> WorkerEntry {
+        WorkerEntry {
+            name: "w".to_owned(),
+            tenants: vec![Tenant::default()],
+            models: vec![ServedModel {
+                name: "mock".parse().expect("a token"),
+                version: version.to_owned(),
+            }],
+            n_slots,
+        }
+    }
+
+    #[test]
+    fn slots_of_any_number_add_up() {
+        let consumer = QueueConsumer {
+            name: "normal-mock".to_owned(),
+            model: "mock".parse().expect("a token"),
+            created_at: OffsetDateTime::UNIX_EPOCH,
+            ack_wait: Duration::from_secs(30),
+            max_deliver: 10,
+            max_in_flight: 100,
+            paused: false,
+            waiting_pulls: 0,
+            pending: 0,
+            progress: Progress {
+                in_flight: 0,
+                redelivered: 0,
+                deliveries: 0,
+                handed_out_to: 0,
+                settled_to: 0,
+            },
+        };
+        let check = |workers: &[WorkerEntry], expected: (u64, u64, &[&str])| {
+            let queue = model_queue(&Tenant::default(), &consumer, Some(workers));
+            let versions: Vec<&str> = queue.versions.iter().map(String::as_str).collect();
+            let (n_workers, n_slots, expected) = expected;
+            let found = (queue.workers, queue.slots, &*versions);
+            assert_eq!(found, (Some(n_workers), Some(n_slots), expected));
+        };
+        check(&[], (0, 0, &[]));
+        check(&[worker("1", 4), worker("1", 2)], (2, 6, &["1"]));
+        let liars = [worker("2", u64::MAX), worker("1", u64::MAX)];
+        check(&liars, (2, u64::MAX, &["1", "2"]));
     }
 }

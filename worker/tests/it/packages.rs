@@ -302,7 +302,12 @@ async fn a_child_process_loads_the_package_too_and_no_other() {
     let segmenter = Loader::new(&args.load, 1)
         .load(&choice)
         .expect("a good package");
-    let fleet = Fleet::start(&["bright"], Settings::default()).await;
+    // A child that has no model says nothing of its image: the job is tried again.
+    let settings = Settings {
+        attempts: Some(2),
+        ..Settings::default()
+    };
+    let fleet = Fleet::start(&["bright"], settings).await;
     let mut config = fleet.config("bright", segmenter);
     config.isolation = Isolation {
         when: Isolate::Always,
@@ -329,9 +334,11 @@ async fn a_child_process_loads_the_package_too_and_no_other() {
         .ask("bright", "two", JobMessage::image(&png(8, 8)))
         .await;
     let ending = ending(&result);
+    let words = "crashed: the child process cannot load its model";
     assert!(
-        ending.starts_with("crashed: ") && ending.contains("its digest is"),
+        ending.starts_with(words) && ending.contains("its digest is"),
         "{ending}"
     );
+    assert_eq!(result.attempt, Some(2));
     worker.stop().await;
 }

@@ -39,7 +39,7 @@ async fn who_waits_is_told_that_nobody_serves_and_who_could_say_so() {
     let steward = Steward::start(&fleet, "s1");
     steward.until_says("listening for").await;
     let said = wait(&fleet);
-    let words = "still waiting; no worker serves model mock (segfleet-worker run --model mock); 2 jobs are queued, 0 in work";
+    let words = "still waiting; no worker serves model mock (segfleet-worker run --model mock); 2 queued, 0 in work";
     assert!(said.contains(words), "{said}");
     fleet.start_worker("w1");
     fleet.until_asking("mock", 1);
