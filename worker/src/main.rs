@@ -59,8 +59,9 @@ fn serve(args: RunArgs) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Runtime::new().context("failed to start the runtime")?;
     let ended = runtime.block_on(async {
         let shutdown = shutdown::on_signal().context("failed to listen for signals")?;
-        let fetched = shutdown.run_until_cancelled(fetch_models(&args, &shutdown));
-        let Some(fetched) = fetched.await.transpose()? else {
+        let fetching = Box::pin(fetch_models(&args, &shutdown));
+        let fetched = shutdown.run_until_cancelled(fetching).await;
+        let Some(fetched) = fetched.transpose()? else {
             return Ok(ExitCode::SUCCESS);
         };
         let config = match Config::build(args, fetched) {
