@@ -141,11 +141,16 @@ impl Preprocess {
     /// A black image whose input is as large as any small one's: for a first inference.
     #[must_use]
     pub fn blank(&self) -> DynamicImage {
-        let (width, height) = match self.size {
+        let (width, height) = self.blank_size();
+        DynamicImage::new_rgb8(width, height)
+    }
+
+    /// Width and height of [`Preprocess::blank`].
+    pub(crate) fn blank_size(&self) -> (u32, u32) {
+        match self.size {
             Size::Fixed { width, height } => (width, height),
             Size::Range { short_side, .. } => (short_side, short_side),
-        };
-        DynamicImage::new_rgb8(width, height)
+        }
     }
 
     /// Pixels of the input of an image of this width and height.

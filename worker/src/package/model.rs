@@ -381,10 +381,7 @@ impl Segmenter for Model {
     }
 
     fn need_bytes(&self, size_px: (u32, u32)) -> u64 {
-        let blank = self.preprocess.blank();
-        let measured = self
-            .preprocess
-            .input_pixels((blank.width(), blank.height()));
+        let measured = self.preprocess.input_pixels(self.preprocess.blank_size());
         let wanted = self.preprocess.input_pixels(size_px);
         // Each layer's output grows with its input.
         let bytes = u128::from(self.footprint.inference_bytes) * u128::from(wanted);
