@@ -1,18 +1,27 @@
 //! The worker's settings, checked and with its models loaded ([`Config`]).
 
-use std::{num::NonZeroUsize, path::Path, sync::Arc, thread, time::Duration};
+use std::{
+    net::SocketAddr,
+    num::NonZeroUsize,
+    path::Path,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use segfleet_common::{
     args::default_name,
     broker::ConnectArgs,
     decode::DecodeLimits,
+    http::Port,
     limits::SOURCES_PER_WORKER,
     subject::{ModelName, Tenant},
 };
 
 use crate::{
     args::RunArgs, choice::ModelChoice, failpoint::Failpoint, fetch::Fetched, follow::Follow,
-    isolate::Isolation, load::Loader, memory::container_limit_bytes, segment::Segmenter,
+    isolate::Isolation, load::Loader, memory::container_limit_bytes, metrics::Metrics,
+    segment::Segmenter,
 };
 
 /// Slots per thread where nothing is said: enough to hide the network behind computing.
@@ -58,6 +67,10 @@ pub struct Config {
     pub isolation: Isolation,
     /// How long nothing may move while jobs wait and slots are free.
     pub stall_time: Duration,
+    /// What is counted and measured, from the loading of the models on.
+    pub metrics: Arc<Metrics>,
+    /// Where it may be looked at from outside.
+    pub http: Option<Port>,
     /// Where a test kills the worker.
     pub failpoint: Failpoint,
 }
@@ -81,7 +94,14 @@ impl Config {
         let mut loader = Loader::new(&args.load, n_threads)
             .with_fetched(fetched)
             .with_batches(batch.clone().unwrap_or_default());
-        let (models, mut mistakes) = load_models(&args.models, &mut loader);
+        // Before the models: they take their time.
+        let http = args.http_listen.map(open).transpose();
+        let metrics = Arc::<Metrics>::default();
+        let (models, mut mistakes) = load_models(&args.models, &mut loader, &metrics);
+        let http = http.unwrap_or_else(|mistake| {
+            mistakes.push(mistake);
+            None
+        });
         mistakes.extend(batch.err());
         let n_sources = tenants.len() * models.len();
         if n_sources > SOURCES_PER_WORKER {
@@ -122,6 +142,8 @@ impl Config {
             max_run_time: args.max_run_time,
             isolation: Isolation::of_this_program(args.isolate),
             stall_time: STALL_TIME,
+            metrics,
+            http,
             failpoint: Failpoint {
                 #[cfg(debug_assertions)]
                 at: args.die_at,
@@ -130,16 +152,26 @@ impl Config {
     }
 }
 
+/// Takes the port at `address`.
+fn open(address: SocketAddr) -> Result<Port, String> {
+    Port::open(address).map_err(|error| format!("--http-listen {address}: {error}"))
+}
+
 type Models = Vec<(ModelName, Arc<dyn Segmenter>)>;
 
 /// Loads each model once, and says what is wrong with the others.
-fn load_models(choices: &[ModelChoice], loader: &mut Loader) -> (Models, Vec<String>) {
+fn load_models(
+    choices: &[ModelChoice],
+    loader: &mut Loader,
+    metrics: &Metrics,
+) -> (Models, Vec<String>) {
     let mut models = Models::new();
     let mut mistakes = Vec::new();
     for (index, choice) in choices.iter().enumerate() {
         if choices[..index].contains(choice) {
             continue;
         }
+        let started = Instant::now();
         match loader
             .load(choice)
             .map(|model| (served_name(choice, &*model), model))
@@ -147,7 +179,10 @@ fn load_models(choices: &[ModelChoice], loader: &mut Loader) -> (Models, Vec<Str
             Ok((name, _)) if models.iter().any(|(served, _)| *served == name) => {
                 mistakes.push(format!("--model: {choice}: there is another model {name}"));
             }
-            Ok(named) => models.push(named),
+            Ok((name, model)) => {
+                metrics.loaded(&name, started.elapsed());
+                models.push((name, model));
+            }
             Err(error) => mistakes.push(format!("--model: {error}")),
         }
     }

@@ -25,7 +25,7 @@ use tokio::{
     process::Command,
     select,
     task::spawn_blocking,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use crate::{
@@ -235,9 +235,11 @@ impl Follower {
             let package = Package::open(&file).map_err(ModelError::from)?;
             loader.load_measured(&package, footprint)
         };
+        let started = Instant::now();
         let next = spawn_blocking(load)
             .await
             .expect("loading does not panic")?;
+        let load_time = started.elapsed();
         let side_px = self.worker.limits.side_px;
         let need_bytes = next.need_bytes((side_px, side_px));
         let job_bytes = self.worker.memory.total_bytes();
@@ -247,6 +249,7 @@ impl Follower {
                 job_bytes,
             });
         }
+        self.worker.metrics.loaded(&model.name, load_time);
         self.old = Some(Arc::downgrade(&model.replace(next)));
         Ok(())
     }
