@@ -159,3 +159,88 @@ fn with_type(status: StatusCode, content_type: &'static str, body: String) -> Re
         .header(CONTENT_TYPE, content_type);
     response.body(body).expect("the header is a constant")
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    struct Busy;
+
+    impl Probe for Busy {
+        fn metrics(&self) -> String {
+            "# EOF\n".to_owned()
+        }
+
+        fn unready(&self) -> Option<String> {
+            Some("busy".to_owned())
+        }
+    }
+
+    /// The whole answer to a request without a body.
+    async fn ask(address: SocketAddr, request: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.expect("it listens");
+        let request = format!("{request} HTTP/1.1\r\nHost: me\r\n\r\n");
+        stream
+            .write_all(request.as_bytes())
+            .await
+            .expect("it reads");
+        let mut answer = String::new();
+        let read = stream.read_to_string(&mut answer).await;
+        read.expect("it answers and closes");
+        answer.to_lowercase()
+    }
+
+    #[tokio::test]
+    async fn three_paths_are_answered_beside_those_who_say_nothing() {
+        let port = Port::open(([127, 0, 0, 1], 0).into()).expect("a free port");
+        let address = port.address().expect("it has one");
+        assert!(Port::open(address).is_err(), "it is taken");
+        let stop = CancellationToken::new();
+        let serving = TaskTracker::new();
+        let served = serving.spawn(port.serve(Arc::new(Busy), stop.clone()));
+        let mut silent = Vec::new();
+        for _ in 1..CONNECTIONS {
+            silent.push(TcpStream::connect(address).await.expect("it listens"));
+        }
+        let cases = [
+            ("GET /livez", "200 ok", "alive\n"),
+            (
+                "GET /readyz",
+                "503 service unavailable",
+                "not ready: busy\n",
+            ),
+            ("GET /metrics", "200 ok", "# eof\n"),
+            ("HEAD /metrics", "200 ok", "\r\n\r\n"),
+            (
+                "GET /",
+                "404 not found",
+                "there are /metrics, /livez and /readyz\n",
+            ),
+            (
+                "POST /livez",
+                "405 method not allowed",
+                "only get and head\n",
+            ),
+        ];
+        for (request, status, body) in cases {
+            let answer = ask(address, request).await;
+            assert!(
+                answer.starts_with(&format!("http/1.1 {status}\r\n")),
+                "{answer}"
+            );
+            assert!(answer.ends_with(body), "{answer}");
+        }
+        let metrics = ask(address, "GET /metrics").await;
+        let expected = format!("content-type: {}\r\n", metrics::CONTENT_TYPE);
+        assert!(metrics.contains(&expected), "{metrics}");
+        stop.cancel();
+        let ended = timeout(2 * LAST_ANSWERS_TIME, served).await;
+        ended
+            .expect("the silent are not waited for")
+            .expect("no panic")
+            .expect("it listened");
+        assert!(TcpStream::connect(address).await.is_err());
+    }
+}
