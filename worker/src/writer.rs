@@ -183,7 +183,7 @@ mod tests {
             ..Draft::default()
         };
         let answer = writer.write(draft, Outcome::Ok(objects()));
-        assert_eq!(answer.ending, "result_too_large");
+        assert_eq!(answer.account.ending(), "result_too_large");
         let read = wire::read_result(Some(wire::JSON), &answer.payload).expect("a result");
         let Outcome::Error(error) = read.outcome else {
             panic!("{read:?}")
