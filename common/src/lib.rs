@@ -3,7 +3,7 @@
 //! Read in this order: the domain types ([`job`], [`result`], [`polygon`]), how they travel ([`wire`],
 //! [`subject`], [`limits`]), how pixels come in ([`decode`]) and outlines go out to other tools ([`forms`],
 //! [`raster`]), what carries them ([`broker`], [`retry`], [`shutdown`], [`stdout`]), and how programs are looked at
-//! ([`telemetry`], [`trace`], [`metrics`], [`http`]).
+//! ([`telemetry`], [`trace`], [`mod@metrics`], [`http`]).
 //! The same contract in prose, for clients in other languages, is this member's `README.md`.
 //!
 //! What is deliberately not here: models, masks and the tracing of outlines (the worker's), and anything that

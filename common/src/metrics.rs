@@ -1,6 +1,6 @@
 //! What programs count and measure: kinds of metrics, and structs of them whose doc comments are the help texts.
 //!
-//! Written out as OpenMetrics text ([`MetricSet::text`]). Label values come from closed sets: see [`crate::labels`].
+//! Written out as OpenMetrics ([`text()`]). Label values come from closed sets: see [`crate::labels`].
 //! Nothing here knows what is measured.
 
 use std::{
@@ -27,7 +27,7 @@ use crate::{
     subject::ModelName,
 };
 
-/// What the text of [`MetricSet::text`] is, for HTTP.
+/// What [`text()`] writes, for HTTP.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Upper bounds of times, in seconds: from a stage on a small image to a job behind a long queue.

@@ -45,7 +45,7 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve models until SIGTERM or SIGINT, then finish what is in work
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Segment one image here and now, without a broker
     Segment(SegmentArgs),
     /// Trace the objects of a mask, without a model and without a broker

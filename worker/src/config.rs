@@ -95,22 +95,12 @@ impl Config {
             .with_fetched(fetched)
             .with_batches(batch.clone().unwrap_or_default());
         // Before the models: they take their time.
-        let http = args.http_listen.map(open).transpose();
+        let (http, mut mistakes) = open(args.http_listen);
         let metrics = Arc::<Metrics>::default();
-        let (models, mut mistakes) = load_models(&args.models, &mut loader, &metrics);
-        let http = http.unwrap_or_else(|mistake| {
-            mistakes.push(mistake);
-            None
-        });
+        let (models, of_models) = load_models(&args.models, &mut loader, &metrics);
+        mistakes.extend(of_models);
         mistakes.extend(batch.err());
-        let n_sources = tenants.len() * models.len();
-        if n_sources > SOURCES_PER_WORKER {
-            mistakes.push(format!(
-                "--tenant, --model: {} tenants with {} models are {n_sources} sources, the limit is {SOURCES_PER_WORKER}",
-                tenants.len(),
-                models.len(),
-            ));
-        }
+        mistakes.extend(check_sources(tenants.len(), models.len()));
         mistakes.extend(check_bounds(args.slots, args.max_run_time));
         let follow = follow(&args, loader, &models).unwrap_or_else(|mistake| {
             mistakes.push(mistake);
@@ -152,9 +142,15 @@ impl Config {
     }
 }
 
-/// Takes the port at `address`.
-fn open(address: SocketAddr) -> Result<Port, String> {
-    Port::open(address).map_err(|error| format!("--http-listen {address}: {error}"))
+/// Takes the port, if one is wanted, or says why not.
+fn open(address: Option<SocketAddr>) -> (Option<Port>, Vec<String>) {
+    let Some(address) = address else {
+        return (None, Vec::new());
+    };
+    match Port::open(address) {
+        Ok(port) => (Some(port), Vec::new()),
+        Err(error) => (None, vec![format!("--http-listen {address}: {error}")]),
+    }
 }
 
 type Models = Vec<(ModelName, Arc<dyn Segmenter>)>;
@@ -219,6 +215,13 @@ fn follow(
     }
     let follow = Follow::new(loader, args.model_cache(), names, models);
     Ok(Some(follow))
+}
+
+fn check_sources(n_tenants: usize, n_models: usize) -> Option<String> {
+    let n_sources = n_tenants * n_models;
+    (n_sources > SOURCES_PER_WORKER).then(|| format!(
+        "--tenant, --model: {n_tenants} tenants with {n_models} models are {n_sources} sources, the limit is {SOURCES_PER_WORKER}"
+    ))
 }
 
 fn check_bounds(slots: Option<NonZeroUsize>, max_run_time: Duration) -> Vec<String> {
@@ -289,7 +292,7 @@ mod tests {
         else {
             return Err("another command".to_owned());
         };
-        Config::build(args, Fetched::default())
+        Config::build(*args, Fetched::default())
     }
 
     #[test]

@@ -94,7 +94,7 @@ impl RunReport {
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<RunReport, RunError> {
     let health = Arc::new(Health::new(config.metrics.clone()));
     let shown = Shown::start(config.http.clone(), health.clone());
-    let report = work(config, shutdown, &health).await;
+    let report = Box::pin(work(config, shutdown, &health)).await;
     // Last of all: a drain is looked at too.
     shown.end().await;
     report

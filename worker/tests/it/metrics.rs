@@ -41,6 +41,49 @@ const TRACE_ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const START: &str = "<!-- metrics -->\n";
 const END: &str = "<!-- end of metrics -->\n";
 
+/// What is counted after [`known_jobs`].
+const AFTER_KNOWN_JOBS: [(&str, f64); 24] = [
+    ("deliveries_taken_total{model=\"test\"}", 6.0),
+    (
+        "jobs_ended_total{model=\"test\",outcome=\"ok\",code=\"\"}",
+        2.0,
+    ),
+    (
+        "jobs_ended_total{model=\"test\",outcome=\"error\",code=\"model_failed\"}",
+        1.0,
+    ),
+    (
+        "jobs_ended_total{model=\"test\",outcome=\"error\",code=\"bad_message\"}",
+        1.0,
+    ),
+    (
+        "deliveries_retried_total{model=\"test\",code=\"model_failed\"}",
+        2.0,
+    ),
+    (
+        "dead_letters_total{model=\"test\",code=\"model_failed\"}",
+        1.0,
+    ),
+    ("deliveries_in_flight{model=\"test\"}", 0.0),
+    ("deliveries_isolated_total{model=\"test\"}", 0.0),
+    ("deliveries_abandoned_total", 0.0),
+    ("slots{model=\"test\"}", 4.0),
+    ("queue_wait_seconds_count{model=\"test\"}", 4.0),
+    ("job_seconds_count{model=\"test\",outcome=\"ok\"}", 2.0),
+    ("job_seconds_count{model=\"test\",outcome=\"error\"}", 2.0),
+    ("stage_seconds_count{model=\"test\",stage=\"decode\"}", 2.0),
+    ("stage_seconds_count{model=\"test\",stage=\"outline\"}", 2.0),
+    ("image_objects_sum{model=\"test\"}", 2.0),
+    ("image_vertices_sum{model=\"test\"}", 8.0),
+    ("memory_budget_bytes", 1_073_741_824.0),
+    ("memory_used_bytes", 0.0),
+    ("memory_awaited_bytes", 0.0),
+    ("model_info{model=\"test\",version=\"1\",digest=\"\"}", 1.0),
+    ("broker_connected", 1.0),
+    ("broker_connects_total", 1.0),
+    ("ready", 1.0),
+];
+
 /// The port of a worker.
 #[derive(Clone, Copy)]
 struct Watched {
@@ -180,49 +223,7 @@ async fn what_became_of_jobs_is_counted() {
     );
     assert_eq!(zero, Some(0.0), "the first one will show as an increase");
     known_jobs(&fleet).await;
-    let text = watched
-        .until_samples(&[
-            ("deliveries_taken_total{model=\"test\"}", 6.0),
-            (
-                "jobs_ended_total{model=\"test\",outcome=\"ok\",code=\"\"}",
-                2.0,
-            ),
-            (
-                "jobs_ended_total{model=\"test\",outcome=\"error\",code=\"model_failed\"}",
-                1.0,
-            ),
-            (
-                "jobs_ended_total{model=\"test\",outcome=\"error\",code=\"bad_message\"}",
-                1.0,
-            ),
-            (
-                "deliveries_retried_total{model=\"test\",code=\"model_failed\"}",
-                2.0,
-            ),
-            (
-                "dead_letters_total{model=\"test\",code=\"model_failed\"}",
-                1.0,
-            ),
-            ("deliveries_in_flight{model=\"test\"}", 0.0),
-            ("deliveries_isolated_total{model=\"test\"}", 0.0),
-            ("deliveries_abandoned_total", 0.0),
-            ("slots{model=\"test\"}", 4.0),
-            ("queue_wait_seconds_count{model=\"test\"}", 4.0),
-            ("job_seconds_count{model=\"test\",outcome=\"ok\"}", 2.0),
-            ("job_seconds_count{model=\"test\",outcome=\"error\"}", 2.0),
-            ("stage_seconds_count{model=\"test\",stage=\"decode\"}", 2.0),
-            ("stage_seconds_count{model=\"test\",stage=\"outline\"}", 2.0),
-            ("image_objects_sum{model=\"test\"}", 2.0),
-            ("image_vertices_sum{model=\"test\"}", 8.0),
-            ("memory_budget_bytes", f64::from(1 << 30)),
-            ("memory_used_bytes", 0.0),
-            ("memory_awaited_bytes", 0.0),
-            ("model_info{model=\"test\",version=\"1\",digest=\"\"}", 1.0),
-            ("broker_connected", 1.0),
-            ("broker_connects_total", 1.0),
-            ("ready", 1.0),
-        ])
-        .await;
+    let text = watched.until_samples(&AFTER_KNOWN_JOBS).await;
     // The one that was retried waited for up to a second; nothing took a minute.
     let within = |le: &str| {
         let series = format!("job_seconds_bucket{{le=\"{le}\",model=\"test\",outcome=\"ok\"}}");
@@ -504,17 +505,23 @@ impl Prometheus {
     async fn until(&self, path: &str, pointer: &str) -> Value {
         let look = async {
             loop {
-                if TcpStream::connect(self.api.address).await.is_ok() {
-                    let body = self.api.get(path).await.body;
-                    let answer: Value = serde_json::from_str(&body).unwrap_or_default();
-                    if answer.pointer(pointer).is_some() {
-                        return answer["data"].clone();
-                    }
+                let answer = self.ask(path).await;
+                if answer.pointer(pointer).is_some() {
+                    return answer["data"].clone();
                 }
                 sleep(Duration::from_millis(100)).await;
             }
         };
         soon(&format!("Prometheus' answer to {path}"), look).await
+    }
+
+    /// What the API says; nothing until it has started.
+    async fn ask(&self, path: &str) -> Value {
+        if TcpStream::connect(self.api.address).await.is_err() {
+            return Value::Null;
+        }
+        let body = self.api.get(path).await.body;
+        serde_json::from_str(&body).unwrap_or_default()
     }
 }
 
