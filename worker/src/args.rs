@@ -162,7 +162,7 @@ pub struct RunArgs {
     #[arg(long, env = "SEGFLEET_DRAIN_TIMEOUT", default_value = "25s", value_parser = parse_duration, value_name = "TIME")]
     pub drain_timeout: Duration,
 
-    /// Address and port to serve /metrics, /livez and /readyz on, such as 127.0.0.1:9464 or [::]:9464; without it, none
+    /// Address and port to serve /metrics, /livez and /readyz on, such as 127.0.0.1:9464; without it, none
     #[arg(long, env = "SEGFLEET_HTTP_LISTEN", value_name = "ADDR")]
     pub http_listen: Option<SocketAddr>,
 

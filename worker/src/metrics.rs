@@ -1,7 +1,7 @@
 //! What a worker counts and measures ([`Metrics`]), and how a job's end is entered there.
 //!
 //! The doc comment of each metric is its help text and its row in the README. Values that are there anyway, such as
-//! the memory in use, are read when somebody looks: that is [`crate::health`]'s part.
+//! the memory in use, are read when somebody looks: that is `health`'s part.
 
 use std::{sync::Arc, time::Duration};
 
