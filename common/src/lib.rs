@@ -2,7 +2,8 @@
 //!
 //! Read in this order: the domain types ([`job`], [`result`], [`polygon`]), how they travel ([`wire`],
 //! [`subject`], [`limits`]), how pixels come in ([`decode`]) and outlines go out to other tools ([`forms`],
-//! [`raster`]), and what carries them ([`broker`], [`retry`], [`telemetry`], [`trace`], [`shutdown`], [`stdout`]).
+//! [`raster`]), what carries them ([`broker`], [`retry`], [`shutdown`], [`stdout`]), and how programs are looked at
+//! ([`telemetry`], [`trace`], [`mod@metrics`], [`http`]).
 //! The same contract in prose, for clients in other languages, is this member's `README.md`.
 //!
 //! What is deliberately not here: models, masks and the tracing of outlines (the worker's), and anything that
@@ -24,6 +25,8 @@ pub mod raster;
 
 pub mod args;
 pub mod broker;
+pub mod http;
+pub mod metrics;
 pub mod retry;
 pub mod shutdown;
 pub mod stdout;

@@ -157,7 +157,7 @@ impl fmt::Display for JobError {
 }
 
 /// The kinds of failure. Closed: adding one is a change of the contract.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ErrorCode {
     /// The payload, its headers or the job's id break the contract.
     BadMessage,
@@ -281,7 +281,7 @@ impl FromStr for ErrorCode {
 pub struct UnknownErrorCode(String);
 
 /// A part of the work on one job; the names are also those of the spans.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stage {
     /// From the broker's acceptance of the job to its delivery.
     Queue,

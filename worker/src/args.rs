@@ -1,6 +1,6 @@
 //! The worker's arguments as people write them ([`Args`]); [`crate::config`] checks them.
 
-use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand};
 use segfleet_common::{
@@ -45,7 +45,7 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve models until SIGTERM or SIGINT, then finish what is in work
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Segment one image here and now, without a broker
     Segment(SegmentArgs),
     /// Trace the objects of a mask, without a model and without a broker
@@ -165,6 +165,10 @@ pub struct RunArgs {
     /// Time that running jobs have to finish after SIGTERM; what is left then goes back to the queue
     #[arg(long, env = "SEGFLEET_DRAIN_TIMEOUT", default_value = "25s", value_parser = parse_duration, value_name = "TIME")]
     pub drain_timeout: Duration,
+
+    /// Address and port to serve /metrics, /livez and /readyz on, such as 127.0.0.1:9464; without it, none
+    #[arg(long, env = "SEGFLEET_HTTP_LISTEN", value_name = "ADDR")]
+    pub http_listen: Option<SocketAddr>,
 
     /// Which jobs to do in a process of their own, so that an image that kills it does no other harm
     #[arg(

@@ -1,18 +1,27 @@
 //! The worker's settings, checked and with its models loaded ([`Config`]).
 
-use std::{num::NonZeroUsize, path::Path, sync::Arc, thread, time::Duration};
+use std::{
+    net::SocketAddr,
+    num::NonZeroUsize,
+    path::Path,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use segfleet_common::{
     args::default_name,
     broker::ConnectArgs,
     decode::DecodeLimits,
+    http::Port,
     limits::SOURCES_PER_WORKER,
     subject::{ModelName, Tenant},
 };
 
 use crate::{
     args::RunArgs, choice::ModelChoice, failpoint::Failpoint, fetch::Fetched, follow::Follow,
-    isolate::Isolation, load::Loader, memory::container_limit_bytes, segment::Segmenter,
+    isolate::Isolation, load::Loader, memory::container_limit_bytes, metrics::Metrics,
+    segment::Segmenter,
 };
 
 /// Slots per thread where nothing is said: enough to hide the network behind computing.
@@ -58,6 +67,10 @@ pub struct Config {
     pub isolation: Isolation,
     /// How long nothing may move while jobs wait and slots are free.
     pub stall_time: Duration,
+    /// What is counted and measured, from the loading of the models on.
+    pub metrics: Arc<Metrics>,
+    /// Where it may be looked at from outside.
+    pub http: Option<Port>,
     /// Where a test kills the worker.
     pub failpoint: Failpoint,
 }
@@ -81,16 +94,13 @@ impl Config {
         let mut loader = Loader::new(&args.load, n_threads)
             .with_fetched(fetched)
             .with_batches(batch.clone().unwrap_or_default());
-        let (models, mut mistakes) = load_models(&args.models, &mut loader);
+        // Before the models: they take their time.
+        let (http, mut mistakes) = open(args.http_listen);
+        let metrics = Arc::<Metrics>::default();
+        let (models, of_models) = load_models(&args.models, &mut loader, &metrics);
+        mistakes.extend(of_models);
         mistakes.extend(batch.err());
-        let n_sources = tenants.len() * models.len();
-        if n_sources > SOURCES_PER_WORKER {
-            mistakes.push(format!(
-                "--tenant, --model: {} tenants with {} models are {n_sources} sources, the limit is {SOURCES_PER_WORKER}",
-                tenants.len(),
-                models.len(),
-            ));
-        }
+        mistakes.extend(check_sources(tenants.len(), models.len()));
         mistakes.extend(check_bounds(args.slots, args.max_run_time));
         let follow = follow(&args, loader, &models).unwrap_or_else(|mistake| {
             mistakes.push(mistake);
@@ -122,6 +132,8 @@ impl Config {
             max_run_time: args.max_run_time,
             isolation: Isolation::of_this_program(args.isolate),
             stall_time: STALL_TIME,
+            metrics,
+            http,
             failpoint: Failpoint {
                 #[cfg(debug_assertions)]
                 at: args.die_at,
@@ -130,16 +142,32 @@ impl Config {
     }
 }
 
+/// Takes the port, if one is wanted, or says why not.
+fn open(address: Option<SocketAddr>) -> (Option<Port>, Vec<String>) {
+    let Some(address) = address else {
+        return (None, Vec::new());
+    };
+    match Port::open(address) {
+        Ok(port) => (Some(port), Vec::new()),
+        Err(error) => (None, vec![format!("--http-listen {address}: {error}")]),
+    }
+}
+
 type Models = Vec<(ModelName, Arc<dyn Segmenter>)>;
 
 /// Loads each model once, and says what is wrong with the others.
-fn load_models(choices: &[ModelChoice], loader: &mut Loader) -> (Models, Vec<String>) {
+fn load_models(
+    choices: &[ModelChoice],
+    loader: &mut Loader,
+    metrics: &Metrics,
+) -> (Models, Vec<String>) {
     let mut models = Models::new();
     let mut mistakes = Vec::new();
     for (index, choice) in choices.iter().enumerate() {
         if choices[..index].contains(choice) {
             continue;
         }
+        let started = Instant::now();
         match loader
             .load(choice)
             .map(|model| (served_name(choice, &*model), model))
@@ -147,7 +175,10 @@ fn load_models(choices: &[ModelChoice], loader: &mut Loader) -> (Models, Vec<Str
             Ok((name, _)) if models.iter().any(|(served, _)| *served == name) => {
                 mistakes.push(format!("--model: {choice}: there is another model {name}"));
             }
-            Ok(named) => models.push(named),
+            Ok((name, model)) => {
+                metrics.loaded(&name, started.elapsed());
+                models.push((name, model));
+            }
             Err(error) => mistakes.push(format!("--model: {error}")),
         }
     }
@@ -184,6 +215,13 @@ fn follow(
     }
     let follow = Follow::new(loader, args.model_cache(), names, models);
     Ok(Some(follow))
+}
+
+fn check_sources(n_tenants: usize, n_models: usize) -> Option<String> {
+    let n_sources = n_tenants * n_models;
+    (n_sources > SOURCES_PER_WORKER).then(|| format!(
+        "--tenant, --model: {n_tenants} tenants with {n_models} models are {n_sources} sources, the limit is {SOURCES_PER_WORKER}"
+    ))
 }
 
 fn check_bounds(slots: Option<NonZeroUsize>, max_run_time: Duration) -> Vec<String> {
@@ -261,7 +299,7 @@ mod tests {
         else {
             return Err("another command".to_owned());
         };
-        Config::build(args, Fetched::default())
+        Config::build(*args, Fetched::default())
     }
 
     #[test]

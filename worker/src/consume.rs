@@ -133,6 +133,7 @@ impl Line<'_> {
     ) -> Result<(), PullError> {
         let Self { worker, source, .. } = self;
         let mut pull = Pull::start(&worker.broker, self.bound.pull_subject.clone()).await?;
+        let bound = worker.bind();
         tracing::info!(tenant = %source.tenant, model = %source.model.name, slots = source.n_slots, "serving");
         let ended = loop {
             match shutdown.run_until_cancelled(self.take(&mut pull)).await {
@@ -144,10 +145,11 @@ impl Line<'_> {
                 }
             }
         };
+        drop(bound);
         if let Some(message) = pull.stop().await
             && let Ok(delivery) = Delivery::take(message, self.bound.ack_wait, worker)
         {
-            delivery.nak(Duration::ZERO).await;
+            delivery.give_back().await;
         }
         ended
     }

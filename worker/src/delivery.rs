@@ -4,14 +4,7 @@
 //! goes on; computing cannot block that task. It is settled once, by one of the consuming methods; dropped
 //! unsettled it is given back, as a net, never as the plan. Decides nothing.
 
-use std::{
-    fmt::Write as _,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use async_nats::{Client, HeaderMap, Subject, jetstream};
 use bytes::Bytes;
@@ -27,7 +20,10 @@ use time::OffsetDateTime;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::{task::AbortOnDropHandle, task::TaskTracker};
 
-use crate::worker::Worker;
+use crate::{
+    metrics::{Metrics, of_model},
+    worker::Worker,
+};
 
 /// How often a settlement is sent until the broker confirms it. After that the job comes again.
 const SETTLE_TRIES: u32 = 4;
@@ -75,8 +71,7 @@ pub(crate) struct Delivery {
     settle_at: Option<Subject>,
     client: Client,
     tasks: TaskTracker,
-    /// Counts those that leave scope unsettled.
-    n_abandoned: Arc<AtomicU64>,
+    metrics: Arc<Metrics>,
     /// Ends with the delivery.
     _heartbeat: AbortOnDropHandle<()>,
 }
@@ -122,8 +117,9 @@ impl Delivery {
             client.clone(),
             settle_at.clone(),
             ack_wait / HEARTBEATS_PER_ACK_WAIT,
+            worker.metrics.clone(),
         );
-        Ok(Self {
+        let delivery = Self {
             address,
             attempt,
             queued_at,
@@ -133,9 +129,11 @@ impl Delivery {
             settle_at: Some(settle_at),
             client,
             tasks: worker.tasks.clone(),
-            n_abandoned: worker.n_abandoned.clone(),
+            metrics: worker.metrics.clone(),
             _heartbeat: AbortOnDropHandle::new(worker.tasks.spawn(heartbeat)),
-        })
+        };
+        worker.metrics.taken(&delivery);
+        Ok(delivery)
     }
 
     /// The header's value, the last one where there are several.
@@ -147,6 +145,13 @@ impl Delivery {
     pub(crate) fn trace_id(&self) -> Option<String> {
         let trace_id = self.header(header::TRACEPARENT).and_then(trace::trace_id);
         trace_id.map(str::to_owned)
+    }
+
+    /// How long the job was queued before it came here.
+    pub(crate) fn waited(&self) -> Duration {
+        // The broker's clock and this machine's may differ by more than a short wait.
+        let waited = self.received_at - self.queued_at;
+        Duration::try_from(waited).unwrap_or(Duration::ZERO)
     }
 
     /// Double-acks: the job leaves the queue.
@@ -162,6 +167,13 @@ impl Delivery {
     /// Naks: the job is handed out again after `delay`.
     pub(crate) async fn nak(mut self, delay: Duration) {
         self.settle(nak_after(delay)).await;
+    }
+
+    /// Naks because of a drain: the job is handed out again at once.
+    pub(crate) async fn give_back(self) {
+        let returned = &self.metrics.deliveries_returned;
+        returned.get_or_create(&of_model(&self.address.model)).inc();
+        self.nak(Duration::ZERO).await;
     }
 
     async fn settle(&mut self, settlement: String) {
@@ -191,10 +203,11 @@ impl Delivery {
 
 impl Drop for Delivery {
     fn drop(&mut self) {
+        self.metrics.left(&self.address.model);
         let Some(settle_at) = self.settle_at.take() else {
             return;
         };
-        self.n_abandoned.fetch_add(1, Ordering::Relaxed);
+        self.metrics.deliveries_abandoned.inc();
         tracing::warn!(job.id = %self.address.job, delivery.attempt = self.attempt, "a delivery was abandoned");
         let client = self.client.clone();
         self.tasks.spawn(async move {
@@ -215,18 +228,21 @@ fn nak_after(delay: Duration) -> String {
     nak
 }
 
-async fn keep_lease(client: Client, settle_at: Subject, period: Duration) {
+async fn keep_lease(client: Client, settle_at: Subject, period: Duration, metrics: Arc<Metrics>) {
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // The first tick is at once, and the lease is fresh then.
     ticks.tick().await;
     loop {
         ticks.tick().await;
-        if let Err(error) = client
-            .publish(settle_at.clone(), Bytes::from_static(b"+WPI"))
-            .await
-        {
-            tracing::warn!(%error, "a sign of life was not sent");
-        }
+        let sent = client.publish(settle_at.clone(), Bytes::from_static(b"+WPI"));
+        match sent.await {
+            Ok(()) => metrics.heartbeats_sent.inc(),
+            Err(error) => {
+                metrics.heartbeats_failed.inc();
+                tracing::warn!(%error, "a sign of life was not sent");
+                continue;
+            }
+        };
     }
 }

@@ -25,7 +25,7 @@ use tokio::{
     process::Command,
     select,
     task::spawn_blocking,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use crate::{
@@ -238,10 +238,13 @@ impl Follower {
             let package = Package::open(&file).map_err(ModelError::from)?;
             loader.load_measured(&package, footprint)
         };
+        let started = Instant::now();
         let next = spawn_blocking(load).await;
         let next = next.map_err(|panic| RenewError::Broken(panic.to_string()))??;
+        let load_time = started.elapsed();
         let need_bytes = largest_need_bytes(&*next, self.worker.limits.side_px);
         check_need(need_bytes, self.worker.memory.total_bytes())?;
+        self.worker.metrics.loaded(&model.name, load_time);
         self.old = Some(Arc::downgrade(&model.replace(next)));
         Ok(())
     }

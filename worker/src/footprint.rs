@@ -61,6 +61,11 @@ impl Footprint {
     }
 }
 
+/// Memory of this process that is in use, in bytes.
+pub(crate) fn resident_bytes() -> u64 {
+    status_bytes(RESIDENT)
+}
+
 /// Memory of this process that counts as data, in bytes: what `RLIMIT_DATA` limits.
 pub(crate) fn data_bytes() -> u64 {
     status_bytes(DATA)

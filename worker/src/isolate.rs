@@ -25,6 +25,7 @@ use crate::{
     child::{self, GO, NO_MODEL, Task},
     load::child_args,
     memory::Reservation,
+    metrics::of_model,
     pool::Turn,
     process::Draft,
     run_time::within,
@@ -219,6 +220,8 @@ async fn employ(
         Ok(child) => child,
         Err(error) => return Fate::NotStarted(error),
     };
+    let isolated = &worker.metrics.deliveries_isolated;
+    isolated.get_or_create(&of_model(&address.model)).inc();
     let model_bytes = settler.segmenter.footprint().alone_bytes();
     let limit_bytes = settler.writer.limit_bytes;
     let task = Task::new(address, &settler.input, limit_bytes, model_bytes);

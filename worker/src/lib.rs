@@ -5,7 +5,8 @@
 //! that has [`preprocess`], an [`engine`] and a [`head`]); then how jobs come and go: [`run()`] binds sources, `consume`
 //! takes what `pull` asks for, `delivery` owns one message and its lease, `serve` takes it from arrival to settlement by
 //! the table in `settle`, and `settler` carries that out. `compute` has the pixels computed: on a thread of the `pool`, or
-//! in a process that [`isolate`] starts and [`child`] is; their `memory` is one budget.
+//! in a process that [`isolate`] starts and [`child`] is; their `memory` is one budget. What is seen of all that from
+//! outside is `health`, with its [`metrics`].
 
 pub mod args;
 pub mod child;
@@ -23,6 +24,7 @@ pub mod labels;
 pub mod load;
 pub mod local;
 pub mod mask;
+pub mod metrics;
 pub mod outline;
 pub mod package;
 pub mod preprocess;
@@ -33,6 +35,7 @@ mod compute;
 mod consume;
 mod delivery;
 mod gate;
+mod health;
 mod memory;
 mod pool;
 mod pull;

@@ -32,7 +32,7 @@ fn main() -> ExitCode {
     }
     match args.command {
         Command::Run(args) => {
-            serve(args).unwrap_or_else(|error| complain(&format!("{error:#}"), NOT_OK))
+            serve(*args).unwrap_or_else(|error| complain(&format!("{error:#}"), NOT_OK))
         }
         Command::Segment(args) => end(local::segment(&args)),
         Command::Outline(args) => end(local::outline(&args).map(|()| true)),

@@ -6,7 +6,10 @@
 
 mod container;
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use segfleet_common::result::{ErrorCode, JobError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -21,6 +24,21 @@ const UNIT_BYTES: u64 = 64 * 1024;
 pub(crate) struct Memory {
     units: Arc<Semaphore>,
     total_bytes: u64,
+    /// What is waited for now.
+    awaited_bytes: AtomicU64,
+}
+
+/// Counts as waiting until it leaves scope, be it because nobody waits any more.
+struct Wait<'a> {
+    awaited_bytes: &'a AtomicU64,
+    need_bytes: u64,
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        self.awaited_bytes
+            .fetch_sub(self.need_bytes, Ordering::Relaxed);
+    }
 }
 
 /// A part of the budget, given back when it leaves scope.
@@ -39,12 +57,24 @@ impl Memory {
         Self {
             units: Arc::new(Semaphore::new(units(total_bytes / UNIT_BYTES) as usize)),
             total_bytes,
+            awaited_bytes: AtomicU64::new(0),
         }
     }
 
     /// All that there is.
     pub(crate) fn total_bytes(&self) -> u64 {
         self.total_bytes
+    }
+
+    /// What is taken, or kept for the one that waits first.
+    pub(crate) fn used_bytes(&self) -> u64 {
+        let left_bytes = self.units.available_permits() as u64 * UNIT_BYTES;
+        (self.total_bytes / UNIT_BYTES * UNIT_BYTES).saturating_sub(left_bytes)
+    }
+
+    /// What is waited for.
+    pub(crate) fn awaited_bytes(&self) -> u64 {
+        self.awaited_bytes.load(Ordering::Relaxed)
     }
 
     /// Refuses what the whole budget cannot hold.
@@ -84,6 +114,11 @@ impl Memory {
     /// Waits for a part. The part must have passed [`Memory::check`]: a larger one is waited for for ever.
     pub(crate) async fn take(&self, need_bytes: u64) -> Reservation {
         let units = units(need_bytes.div_ceil(UNIT_BYTES));
+        self.awaited_bytes.fetch_add(need_bytes, Ordering::Relaxed);
+        let _wait = Wait {
+            awaited_bytes: &self.awaited_bytes,
+            need_bytes,
+        };
         let units = self.units.clone().acquire_many_owned(units).await;
         Reservation {
             _units: units.expect("the budget is never closed"),
@@ -112,9 +147,11 @@ mod tests {
         let mut large = Box::pin(memory.take(9 * MIB));
         let early = timeout(Duration::from_millis(1), &mut large).await;
         assert!(early.is_err());
+        assert_eq!(memory.awaited_bytes(), 9 * MIB);
         assert!(memory.try_take(MIB).is_none(), "the large one was first");
         drop(first);
         drop(large.await);
+        assert_eq!((memory.used_bytes(), memory.awaited_bytes()), (0, 0));
         assert!(memory.try_take(10 * MIB).is_some(), "all was given back");
     }
 

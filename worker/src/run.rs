@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     io, mem,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, atomic::AtomicUsize},
     time::Duration,
 };
 
@@ -24,6 +24,7 @@ use crate::{
     consume::consume,
     follow::Follow,
     gate::Gate,
+    health::{Health, Shown},
     memory::Memory,
     pool::Pool,
     registration::keep_registered,
@@ -90,7 +91,20 @@ impl RunReport {
 ///
 /// # Errors
 /// [`RunError`] for what waiting cannot mend.
-pub async fn run(mut config: Config, shutdown: CancellationToken) -> Result<RunReport, RunError> {
+pub async fn run(config: Config, shutdown: CancellationToken) -> Result<RunReport, RunError> {
+    let health = Arc::new(Health::new(config.metrics.clone()));
+    let shown = Shown::start(config.http.clone(), health.clone());
+    let report = Box::pin(work(config, shutdown, &health)).await;
+    // Last of all: a drain is looked at too.
+    shown.end().await;
+    report
+}
+
+async fn work(
+    mut config: Config,
+    shutdown: CancellationToken,
+    health: &Health,
+) -> Result<RunReport, RunError> {
     let connected = Broker::connect_until(&config.connect, &config.name, &shutdown).await?;
     let Some(broker) = connected else {
         return Ok(RunReport::IDLE);
@@ -105,6 +119,7 @@ pub async fn run(mut config: Config, shutdown: CancellationToken) -> Result<RunR
         shutdown.child_token(),
     )?;
     let worker = Arc::new(worker);
+    health.watch(&worker, &sources);
     let mut helpers = Helpers::new(&worker);
     helpers.watch();
     helpers.register(&config, &models);
@@ -129,7 +144,7 @@ pub async fn run(mut config: Config, shutdown: CancellationToken) -> Result<RunR
     let report = RunReport {
         drained,
         overran,
-        n_abandoned: worker.n_abandoned.load(Ordering::Relaxed),
+        n_abandoned: config.metrics.deliveries_abandoned.get(),
     };
     drop(helpers);
     drop(worker);
@@ -217,7 +232,8 @@ fn build(
         gate: Gate::new(),
         stops: Arc::default(),
         failpoint: config.failpoint,
-        n_abandoned: Arc::default(),
+        metrics: config.metrics.clone(),
+        n_bound: AtomicUsize::new(0),
         stopping,
         tasks: TaskTracker::new(),
         give_back: CancellationToken::new(),

@@ -93,9 +93,15 @@ fn retry_delay(attempt: u32, limits: &SettleLimits) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use segfleet_common::{result::ErrorCode, wire::ResultFormat};
+    use std::sync::Arc;
+
+    use segfleet_common::{
+        result::{ErrorCode, Timings},
+        wire::ResultFormat,
+    };
 
     use super::*;
+    use crate::writer::Account;
 
     const LIMITS: SettleLimits = SettleLimits {
         attempts: 3,
@@ -105,7 +111,7 @@ mod tests {
 
     fn check(ending: Ending, attempt: u32, expected: &str) {
         let settlement = match settle(ending, attempt, &LIMITS) {
-            Settlement::Answer(answer) => format!("answer {}", answer.ending),
+            Settlement::Answer(answer) => format!("answer {}", answer.account.ending()),
             Settlement::GiveUp(error) => format!("give up {}", error.code),
             Settlement::Close => "close".to_owned(),
             Settlement::Bury(error) => format!("bury {}", error.code),
@@ -117,22 +123,28 @@ mod tests {
 
     #[test]
     fn the_table() {
-        let finished = |ending| {
+        let finished = |outcome, code| {
+            let account = Account {
+                outcome,
+                code,
+                timings: Timings::new(),
+                found: None,
+            };
             Ending::Finished(Answer {
-                ending,
+                account: Arc::new(account),
                 format: ResultFormat::Msgpack,
                 payload: bytes::Bytes::new(),
             })
         };
         let crashed = || JobError::new(ErrorCode::Crashed, "why");
         for attempt in [1, 3, 4] {
-            check(finished("ok"), attempt, "answer ok");
+            check(finished("ok", None), attempt, "answer ok");
             check(
-                finished("image_unreadable"),
+                finished("error", Some(ErrorCode::ImageUnreadable)),
                 attempt,
                 "answer image_unreadable",
             );
-            check(finished("expired"), attempt, "answer expired");
+            check(finished("expired", None), attempt, "answer expired");
             check(Ending::GivenUp(crashed()), attempt, "give up crashed");
             check(Ending::Spent, attempt, "give up attempts_exhausted");
             check(Ending::Answered(None), attempt, "close");

@@ -14,16 +14,18 @@ use segfleet_common::{
     subject::{self, DEAD_STREAM, Tenant, header},
     wire::{self, ResultFormat},
 };
+use time::OffsetDateTime;
 use tokio::{select, time::sleep};
 
 use crate::{
     delivery::Delivery,
     failpoint::Step,
+    metrics::{End, of_failure, of_model},
     process::{Draft, Input},
     segment::Segmenter,
     settle::{LONGEST_RETRY, Settlement},
     worker::{Source, Worker},
-    writer::{Answer, ResultWriter},
+    writer::{Account, Answer, ResultWriter},
 };
 
 /// How often a result that exists is looked for before its job goes back: about half a minute.
@@ -32,7 +34,7 @@ const LOOKS: u32 = 12;
 /// What became of storing a result.
 enum Stored {
     /// It is the job's result now.
-    First,
+    First(Arc<Account>),
     /// The job has another.
     Exists,
     /// The drain's grace ended first.
@@ -75,11 +77,8 @@ impl<'a> Settler<'a> {
             format: ResultFormat::accepted(delivery.header(header::ACCEPT)),
             limit_bytes: worker.broker.inline_limit_bytes(),
         };
-        // The broker's clock and this machine's may differ by more than a short wait.
-        let waited = delivery.received_at - delivery.queued_at;
-        let waited = Duration::try_from(waited).unwrap_or(Duration::ZERO);
         let draft = Draft {
-            timings: [(Stage::Queue, waited)].into(),
+            timings: [(Stage::Queue, delivery.waited())].into(),
             ..Draft::default()
         };
         Self {
@@ -122,10 +121,15 @@ impl<'a> Settler<'a> {
                 let answer = self.write(Outcome::Error(error.clone()));
                 self.answer(answer, Some(error), delivery).await;
             }
-            Settlement::Close => self.close(None, delivery).await,
-            Settlement::Bury(error) => self.close(Some(error), delivery).await,
-            Settlement::Retry(delay, _) => delivery.nak(jittered(delay)).await,
-            Settlement::Return => delivery.nak(Duration::ZERO).await,
+            Settlement::Close => self.close_answered(None, delivery).await,
+            Settlement::Bury(error) => self.close_answered(Some(error), delivery).await,
+            Settlement::Retry(delay, error) => {
+                let of = of_failure(&delivery.address.model, error.code);
+                let retried = &self.worker.metrics.deliveries_retried;
+                retried.get_or_create(&of).inc();
+                delivery.nak(jittered(delay)).await;
+            }
+            Settlement::Return => delivery.give_back().await,
         }
     }
 
@@ -135,10 +139,10 @@ impl<'a> Settler<'a> {
             let stored = self.store(answer.clone(), &delivery).await;
             self.worker.failpoint.reach(Step::Stored);
             match stored {
-                Stored::First => return self.close(given_up, delivery).await,
+                Stored::First(account) => return self.end(account, given_up, delivery).await,
                 Stored::Exists => {}
-                Stored::Drained => return delivery.nak(Duration::ZERO).await,
-                Stored::Impossible => return delivery.nak(jittered(LONGEST_RETRY)).await,
+                Stored::Drained => return delivery.give_back().await,
+                Stored::Impossible => return self.put_off(delivery).await,
             }
             // Somebody else's result, or on three replicas one that is only on its way and may come to nothing. The
             // leader knows, and what the result says decides whether a dead letter is owed.
@@ -150,7 +154,8 @@ impl<'a> Settler<'a> {
                 .await
             {
                 Ok(Some(answered)) => {
-                    return self.close(answered.given_up().cloned(), delivery).await;
+                    let given_up = answered.given_up().cloned();
+                    return self.close_answered(given_up, delivery).await;
                 }
                 Ok(None) => {}
                 Err(error) => tracing::debug!(job.id = %job, %error, "looking again"),
@@ -160,6 +165,14 @@ impl<'a> Settler<'a> {
             }
         }
         tracing::warn!(job.id = %delivery.address.job, "the stored result cannot be read; its job stays queued for now");
+        self.put_off(delivery).await;
+    }
+
+    /// Gives the job back for as long as any.
+    async fn put_off(&self, delivery: Delivery) {
+        let of = of_model(&delivery.address.model);
+        let put_off = &self.worker.metrics.deliveries_put_off;
+        put_off.get_or_create(&of).inc();
         delivery.nak(jittered(LONGEST_RETRY)).await;
     }
 
@@ -169,6 +182,29 @@ impl<'a> Settler<'a> {
             () = self.worker.give_back.cancelled() => true,
             () = sleep(delay) => false,
         }
+    }
+
+    /// Takes off the queue the job that this delivery has answered.
+    async fn end(&self, account: Arc<Account>, given_up: Option<JobError>, delivery: Delivery) {
+        let model = delivery.address.model.clone();
+        let (trace_id, queued_at) = (delivery.trace_id(), delivery.queued_at);
+        self.close(given_up, delivery).await;
+        let time = OffsetDateTime::now_utc() - queued_at;
+        self.worker.metrics.ended(&End {
+            model,
+            trace_id,
+            account,
+            // Two clocks may differ by more than a short job takes.
+            time: Duration::try_from(time).unwrap_or(Duration::ZERO),
+        });
+    }
+
+    /// Takes off the queue a job that was answered otherwise.
+    async fn close_answered(&self, given_up: Option<JobError>, delivery: Delivery) {
+        let of = of_model(&delivery.address.model);
+        let answered_before = &self.worker.metrics.deliveries_answered_before;
+        answered_before.get_or_create(&of).inc();
+        self.close(given_up, delivery).await;
     }
 
     /// Takes an answered job off the queue; one that was given up on leaves a dead letter.
@@ -181,16 +217,18 @@ impl<'a> Settler<'a> {
 
     /// Stores the result and waits for the broker's word. Keeps trying, and meanwhile nothing new is taken.
     async fn store(&self, answer: Answer, delivery: &Delivery) -> Stored {
+        let mut account = answer.account.clone();
         let published = match self.publish_answer(answer, delivery).await {
             Published::TooLarge(message) => {
                 let error = JobError::new(ErrorCode::ResultTooLarge, message);
-                self.publish_answer(self.write(Outcome::Error(error)), delivery)
-                    .await
+                let small = self.write(Outcome::Error(error));
+                account = small.account.clone();
+                self.publish_answer(small, delivery).await
             }
             published => published,
         };
         match published {
-            Published::First(First::Stored) => Stored::First,
+            Published::First(First::Stored) => Stored::First(account),
             Published::First(First::Exists) => Stored::Exists,
             Published::Drained => Stored::Drained,
             Published::TooLarge(message) => {
@@ -231,9 +269,14 @@ impl<'a> Settler<'a> {
         };
         let published = self.publish_letter(&given_up, &delivery).await;
         self.worker.failpoint.reach(Step::Buried);
+        if let Published::First(First::Stored) = published {
+            let of = of_failure(&delivery.address.model, error.code);
+            let dead_letters = &self.worker.metrics.dead_letters;
+            dead_letters.get_or_create(&of).inc();
+        }
         match published {
             Published::First(_) => delivery.term(error.code.as_str()).await,
-            Published::Drained => delivery.nak(Duration::ZERO).await,
+            Published::Drained => delivery.give_back().await,
             Published::TooLarge(message) => {
                 tracing::error!(
                     job.id = %delivery.address.job,
@@ -332,7 +375,8 @@ fn log(settlement: &Settlement, delivery: &Delivery) {
     let job = &delivery.address.job;
     let attempt = delivery.attempt;
     match settlement {
-        Settlement::Answer(Answer { ending, .. }) => {
+        Settlement::Answer(Answer { account, .. }) => {
+            let ending = account.ending();
             tracing::debug!(job.id = %job, delivery.attempt = attempt, ending, "answering");
         }
         Settlement::GiveUp(error) | Settlement::Bury(error) => {

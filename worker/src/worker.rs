@@ -1,7 +1,10 @@
 //! What deliveries share: [`Worker`], and [`Source`] for those of one model and tenant.
 
 use std::{
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -10,8 +13,8 @@ use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    failpoint::Failpoint, gate::Gate, isolate::Isolation, memory::Memory, pool::Pool,
-    served::Served, stops::Stops,
+    failpoint::Failpoint, gate::Gate, isolate::Isolation, memory::Memory, metrics::Metrics,
+    pool::Pool, served::Served, stops::Stops,
 };
 
 /// What all deliveries of a worker share.
@@ -36,8 +39,9 @@ pub(crate) struct Worker {
     /// The jobs in work that can be told to stop.
     pub(crate) stops: Arc<Stops>,
     pub(crate) failpoint: Failpoint,
-    /// Deliveries that left scope unsettled, and were given back by that.
-    pub(crate) n_abandoned: Arc<AtomicU64>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Sources whose consumers are bound now.
+    pub(crate) n_bound: AtomicUsize,
     /// Cancelled when nothing new may be taken: by a signal, or by a job that does not end.
     pub(crate) stopping: CancellationToken,
     /// Every delivery's tasks; the drain waits for them.
@@ -46,7 +50,32 @@ pub(crate) struct Worker {
     pub(crate) give_back: CancellationToken,
 }
 
+/// Counts a source as bound until it leaves scope.
+#[derive(Debug)]
+pub(crate) struct Binding<'a> {
+    n_bound: &'a AtomicUsize,
+}
+
+impl Drop for Binding<'_> {
+    fn drop(&mut self) {
+        self.n_bound.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Worker {
+    /// Counts one more source as bound.
+    pub(crate) fn bind(&self) -> Binding<'_> {
+        self.n_bound.fetch_add(1, Ordering::Relaxed);
+        Binding {
+            n_bound: &self.n_bound,
+        }
+    }
+
+    /// How many sources have their consumers bound now.
+    pub(crate) fn n_bound(&self) -> usize {
+        self.n_bound.load(Ordering::Relaxed)
+    }
+
     /// Takes nothing new, since a job holds a thread and cannot be stopped there.
     pub(crate) fn stop_for_overrun(&self) {
         if self.stopping.is_cancelled() {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use segfleet_common::{
-    result::{ErrorCode, JobError, JobResult, ModelInfo, Outcome},
+    result::{ErrorCode, JobError, JobResult, ModelInfo, Object, Outcome, Timings},
     subject::{JobId, Tenant},
     wire::{self, ResultFormat},
 };
@@ -28,10 +28,56 @@ pub(crate) struct ResultWriter {
 /// A result ready to be stored.
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
-    /// How the job ended, for the log: a status, or the code of an error.
-    pub(crate) ending: &'static str,
+    pub(crate) account: Arc<Account>,
     pub(crate) format: ResultFormat,
     pub(crate) payload: Bytes,
+}
+
+/// What a result says that is counted.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Account {
+    /// Its status.
+    pub(crate) outcome: &'static str,
+    /// Of an error.
+    pub(crate) code: Option<ErrorCode>,
+    pub(crate) timings: Timings,
+    /// In an image that was segmented.
+    pub(crate) found: Option<Found>,
+}
+
+/// How much was found in an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) n_objects: usize,
+    /// Of all objects together.
+    pub(crate) n_vertices: usize,
+}
+
+impl Account {
+    fn of(result: &JobResult) -> Arc<Self> {
+        let (code, found) = match &result.outcome {
+            Outcome::Ok(objects) => {
+                let found = Found {
+                    n_objects: objects.len(),
+                    n_vertices: objects.iter().map(Object::n_vertices).sum(),
+                };
+                (None, Some(found))
+            }
+            Outcome::Error(error) => (Some(error.code), None),
+            Outcome::Expired | Outcome::Cancelled => (None, None),
+        };
+        Arc::new(Self {
+            outcome: result.outcome.status(),
+            code,
+            timings: result.timings.clone(),
+            found,
+        })
+    }
+
+    /// How the job ended, for the log: a status, or the code of an error.
+    pub(crate) fn ending(&self) -> &'static str {
+        self.code.map_or(self.outcome, ErrorCode::as_str)
+    }
 }
 
 impl ResultWriter {
@@ -59,15 +105,11 @@ impl ResultWriter {
 
     /// Writes the result; one too large for a message becomes the error that says so.
     pub(crate) fn write(&self, draft: Draft, outcome: Outcome) -> Answer {
-        let ending = match &outcome {
-            Outcome::Error(error) => error.code.as_str(),
-            Outcome::Ok(_) | Outcome::Expired | Outcome::Cancelled => outcome.status(),
-        };
         let result = self.result(draft, outcome);
         let payload = wire::encode_result(&result, self.format);
         if payload.len() <= self.limit_bytes {
             return Answer {
-                ending,
+                account: Account::of(&result),
                 format: self.format,
                 payload: payload.into(),
             };
@@ -81,7 +123,7 @@ impl ResultWriter {
         };
         let payload = wire::encode_result(&small, self.format).into();
         Answer {
-            ending: ErrorCode::ResultTooLarge.as_str(),
+            account: Account::of(&small),
             format: self.format,
             payload,
         }
@@ -141,7 +183,7 @@ mod tests {
             ..Draft::default()
         };
         let answer = writer.write(draft, Outcome::Ok(objects()));
-        assert_eq!(answer.ending, "result_too_large");
+        assert_eq!(answer.account.ending(), "result_too_large");
         let read = wire::read_result(Some(wire::JSON), &answer.payload).expect("a result");
         let Outcome::Error(error) = read.outcome else {
             panic!("{read:?}")

@@ -142,6 +142,8 @@ impl Fleet {
             // Models of tests live in this process.
             isolation: Isolation::of_this_program(Isolate::Never),
             stall_time: PATIENCE,
+            metrics: Arc::default(),
+            http: None,
             failpoint: Failpoint::default(),
         }
     }

@@ -11,6 +11,7 @@ mod found;
 mod hostile;
 mod isolation;
 mod life;
+mod metrics;
 mod models;
 mod network;
 mod onnx;
