@@ -2,16 +2,14 @@
 
 use std::time::Duration;
 
-use async_nats::{
-    client::{Request, RequestErrorKind},
-    service::{NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE},
-};
 use segfleet_common::{
-    broker::{Broker, header_text},
+    broker::Broker,
     subject::{self, JobId, Tenant},
     wire::{CancelAnswer, CancelStatus},
 };
 use thiserror::Error;
+
+use crate::ask::{AskError, ask};
 
 /// Code of a steward's answer when the broker does not do its part.
 const TRY_AGAIN: &str = "503";
@@ -58,31 +56,18 @@ pub async fn cancel(
     job: &JobId,
     timeout: Duration,
 ) -> Result<CancelStatus, CancelError> {
-    let no_answer = |reason: String| CancelError::NoAnswer {
-        job: job.clone(),
-        reason,
-    };
-    let request = Request::new().timeout(Some(timeout));
-    let asked = broker
-        .client()
-        .send_request(subject::cancel(tenant, job), request)
-        .await;
-    let reply = asked.map_err(|error| match error.kind() {
-        RequestErrorKind::NoResponders => CancelError::NoSteward,
-        RequestErrorKind::TimedOut
-        | RequestErrorKind::InvalidSubject
-        | RequestErrorKind::MaxPayloadExceeded
-        | RequestErrorKind::Other => no_answer(error.to_string()),
-    })?;
-    let headers = reply.headers.unwrap_or_default();
-    if let Some(code) = header_text(&headers, NATS_SERVICE_ERROR_CODE) {
-        let reason = header_text(&headers, NATS_SERVICE_ERROR).unwrap_or_default();
-        let (job, reason) = (job.clone(), reason.to_owned());
-        return Err(match code {
-            TRY_AGAIN => CancelError::NotNow { job, reason },
-            _ => CancelError::Refused { job, reason },
-        });
+    let job = job.clone();
+    let payload = ask(broker, subject::cancel(tenant, &job), timeout).await;
+    let answer = payload.and_then(|payload| {
+        CancelAnswer::read(&payload).map_err(|error| AskError::NoAnswer(error.to_string()))
+    });
+    match answer {
+        Ok(answer) => Ok(answer.status),
+        Err(AskError::NoSteward) => Err(CancelError::NoSteward),
+        Err(AskError::NoAnswer(reason)) => Err(CancelError::NoAnswer { job, reason }),
+        Err(AskError::Refused { code, reason }) if code == TRY_AGAIN => {
+            Err(CancelError::NotNow { job, reason })
+        }
+        Err(AskError::Refused { reason, .. }) => Err(CancelError::Refused { job, reason }),
     }
-    let answer = CancelAnswer::read(&reply.payload);
-    Ok(answer.map_err(|error| no_answer(error.to_string()))?.status)
 }

@@ -3,16 +3,14 @@
 
 use std::time::Duration;
 
-use async_nats::{
-    client::{Request, RequestErrorKind},
-    service::NATS_SERVICE_ERROR,
-};
 use segfleet_common::{
-    broker::{Broker, header_text},
+    broker::Broker,
     subject::{self, ModelName, Tenant},
     wire::{InfoAnswer, ModelQueue},
 };
 use thiserror::Error;
+
+use crate::ask::{AskError, ask};
 
 /// A question that was not answered.
 #[derive(Debug, PartialEq, Eq, Error)]
@@ -34,20 +32,14 @@ pub async fn info(
     tenant: &Tenant,
     timeout: Duration,
 ) -> Result<InfoAnswer, InfoError> {
-    let request = Request::new().timeout(Some(timeout));
-    let asked = broker.client().send_request(subject::info(tenant), request);
-    let reply = asked.await.map_err(|error| match error.kind() {
-        RequestErrorKind::NoResponders => InfoError::NoSteward,
-        RequestErrorKind::TimedOut
-        | RequestErrorKind::InvalidSubject
-        | RequestErrorKind::MaxPayloadExceeded
-        | RequestErrorKind::Other => InfoError::NoAnswer(error.to_string()),
+    let payload = ask(broker, subject::info(tenant), timeout).await;
+    let payload = payload.map_err(|error| match error {
+        AskError::NoSteward => InfoError::NoSteward,
+        AskError::NoAnswer(reason) | AskError::Refused { reason, .. } => {
+            InfoError::NoAnswer(reason)
+        }
     })?;
-    let headers = reply.headers.unwrap_or_default();
-    if let Some(reason) = header_text(&headers, NATS_SERVICE_ERROR) {
-        return Err(InfoError::NoAnswer(reason.to_owned()));
-    }
-    InfoAnswer::read(&reply.payload).map_err(|error| InfoError::NoAnswer(error.to_string()))
+    InfoAnswer::read(&payload).map_err(|error| InfoError::NoAnswer(error.to_string()))
 }
 
 /// Says in a line why a job of `model` may still wait.

@@ -18,6 +18,7 @@
 //! # }
 //! ```
 
+mod ask;
 mod budget;
 pub mod cancel;
 pub mod client;
