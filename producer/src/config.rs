@@ -10,6 +10,7 @@ use segfleet_common::{
     result::ErrorCode,
     subject::{JobId, ModelName, Tenant},
     telemetry::LogArgs,
+    trace::TraceArgs,
 };
 
 /// Sends images to a fleet of segmentation workers over NATS and gets the outlines of the objects in them.
@@ -77,6 +78,10 @@ pub struct StewardArgs {
     /// Time between two looks at the queues
     #[arg(long, env = "SEGFLEET_STEWARD_LOOK_EVERY", default_value = "5s", value_name = "TIME", value_parser = parse_duration)]
     pub look_every: Duration,
+
+    /// Where spans go.
+    #[command(flatten)]
+    pub traces: TraceArgs,
 }
 
 /// Settings of `cancel`.
@@ -384,6 +389,10 @@ pub struct SubmitArgs {
     /// What is wanted of the outlines.
     #[command(flatten)]
     pub options: OptionArgs,
+
+    /// Where spans go.
+    #[command(flatten)]
+    pub traces: TraceArgs,
 }
 
 impl SubmitArgs {

@@ -47,7 +47,10 @@ impl Table {
                 worker,
             ]),
             Outcome::Error(error) => {
-                self.columns([file, "-", "-", &time, &format!("{worker}  {error}")])
+                // The id that the fleet's logs and traces have it under.
+                let trace = result.trace_id.as_ref();
+                let trace = trace.map_or_else(String::new, |id| format!(" (trace {id})"));
+                self.columns([file, "-", "-", &time, &format!("{worker}  {error}{trace}")])
             }
             Outcome::Expired | Outcome::Cancelled => self.columns([
                 file,

@@ -13,6 +13,7 @@ mod info;
 mod janitor;
 mod roster;
 mod service;
+mod telling;
 mod watch;
 
 use std::{sync::Arc, time::Duration};
@@ -21,6 +22,7 @@ use futures_util::FutureExt as _;
 use segfleet_common::{
     broker::{Broker, ConnectArgs, ConnectError},
     subject::Tenant,
+    trace::Tracer,
 };
 use thiserror::Error;
 use tokio::{
@@ -45,12 +47,16 @@ pub struct Config {
     pub name: String,
     /// Time between two looks at the queues.
     pub look_every: Duration,
+    /// Where the spans of what it ends go.
+    pub tracer: Tracer,
 }
 
 /// What the parts of a steward share.
 #[derive(Debug)]
 struct Steward {
     broker: Broker,
+    /// Where the spans of what it ends go.
+    tracer: Tracer,
     config: Config,
 }
 
@@ -127,6 +133,7 @@ pub async fn run(
     );
     let steward = Arc::new(Steward {
         broker: broker.clone(),
+        tracer: config.tracer.clone(),
         config,
     });
     let stop = shutdown.child_token();

@@ -11,6 +11,7 @@ use segfleet_common::{
     limits,
     subject::Tenant,
     telemetry::LogArgs,
+    trace::TraceArgs,
 };
 
 #[cfg(debug_assertions)]
@@ -18,6 +19,7 @@ use crate::failpoint::Step;
 use crate::{
     choice::ModelChoice,
     isolate::Isolate,
+    journal::Attempts,
     load::{BatchArgs, LoadArgs},
 };
 
@@ -221,6 +223,20 @@ pub struct RunArgs {
     /// of what this process may use]
     #[arg(long, env = "SEGFLEET_MEMORY", value_parser = parse_bytes, value_name = "SIZE", help_heading = "Limits")]
     pub memory: Option<i64>,
+
+    /// How the span of an attempt belongs to its job's trace
+    #[arg(
+        long,
+        env = "SEGFLEET_TRACE_ATTEMPTS",
+        default_value = "inside",
+        value_name = "HOW",
+        help_heading = "Traces"
+    )]
+    pub trace_attempts: Attempts,
+
+    /// Where spans go.
+    #[command(flatten)]
+    pub traces: TraceArgs,
 
     /// How to reach the broker.
     #[command(flatten, next_help_heading = "Broker")]

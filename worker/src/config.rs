@@ -16,14 +16,17 @@ use segfleet_common::{
     http::Port,
     limits::SOURCES_PER_WORKER,
     subject::{ModelName, Tenant},
+    trace::Tracer,
 };
 
 use crate::{
     args::RunArgs, choice::ModelChoice, failpoint::Failpoint, fetch::Fetched, follow::Follow,
-    isolate::Isolation, load::Loader, memory::container_limit_bytes, metrics::Metrics,
-    segment::Segmenter,
+    isolate::Isolation, journal::Attempts, load::Loader, memory::container_limit_bytes,
+    metrics::Metrics, segment::Segmenter,
 };
 
+/// What a worker is called in traces, where nobody says otherwise.
+const SERVICE: &str = "segfleet-worker";
 /// Slots per thread where nothing is said: enough to hide the network behind computing.
 const SLOTS_PER_THREAD: usize = 2;
 
@@ -69,6 +72,10 @@ pub struct Config {
     pub stall_time: Duration,
     /// What is counted and measured, from the loading of the models on.
     pub metrics: Arc<Metrics>,
+    /// Where the spans of deliveries go.
+    pub tracer: Tracer,
+    /// How they belong to their jobs' traces.
+    pub attempts: Attempts,
     /// Where it may be looked at from outside.
     pub http: Option<Port>,
     /// Where a test kills the worker.
@@ -115,11 +122,17 @@ impl Config {
             mistakes.push(mistake);
             0
         });
+        let name = args.name.unwrap_or_else(|| default_name("worker"));
+        let tracer = Tracer::from_args(&args.traces, SERVICE, &name);
+        let tracer = tracer.unwrap_or_else(|of_traces| {
+            mistakes.extend(of_traces.0);
+            Tracer::off()
+        });
         if !mistakes.is_empty() {
             return Err(mistakes.join("\n"));
         }
         Ok(Self {
-            name: args.name.unwrap_or_else(|| default_name("worker")),
+            name,
             connect: args.connect,
             tenants,
             models,
@@ -133,6 +146,8 @@ impl Config {
             isolation: Isolation::of_this_program(args.isolate),
             stall_time: STALL_TIME,
             metrics,
+            tracer,
+            attempts: args.trace_attempts,
             http,
             failpoint: Failpoint {
                 #[cfg(debug_assertions)]

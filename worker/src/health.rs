@@ -24,7 +24,7 @@ use tokio_util::{
 use crate::{
     footprint::resident_bytes,
     memory::container_limit_bytes,
-    metrics::{Metrics, OfVersion},
+    metrics::{Metrics, OfVersion, raise},
     served::Served,
     worker::{Source, Worker},
 };
@@ -130,8 +130,8 @@ impl AtWork {
         metrics.memory_awaited_bytes.set(memory.awaited_bytes());
         metrics.broker_connected.set(self.is_connected().into());
         let n_connects = self.worker.broker.link().borrow().connects;
-        let n_added = n_connects.saturating_sub(metrics.broker_connects.get());
-        metrics.broker_connects.inc_by(n_added);
+        raise(&metrics.broker_connects, n_connects);
+        metrics.read_spans(self.worker.tracer.counts());
         // Versions that are replaced go.
         metrics.model.clear();
         for model in &self.models {

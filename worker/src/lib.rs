@@ -20,6 +20,7 @@ pub mod footprint;
 pub mod found;
 pub mod head;
 pub mod isolate;
+pub mod journal;
 pub mod labels;
 pub mod load;
 pub mod local;

@@ -8,12 +8,11 @@ use segfleet_common::{
     limits::FUSE_DELIVERIES,
     result::{JobError, JobResult, Outcome, Timings},
     subject::{DEAD_STREAM, JobSubject, header},
-    trace::trace_id,
     wire::{self, JobMessage, ResultFormat},
 };
 use thiserror::Error;
 
-use super::Steward;
+use super::{Steward, telling::Telling};
 
 /// Why a job was not ended; it may be tried again.
 #[derive(Debug, Error)]
@@ -111,7 +110,7 @@ impl Steward {
             content_type: message.header(header::CONTENT_TYPE),
             options: message.header(header::OPTIONS),
         });
-        let trace_id = message.header(header::TRACEPARENT).and_then(trace_id);
+        let telling = Telling::begin(&self.tracer, job, message);
         let result = JobResult {
             id: job.job.clone(),
             tenant: job.tenant.clone(),
@@ -121,11 +120,14 @@ impl Steward {
             timings: Timings::new(),
             attempt,
             worker: Some(self.config.name.clone()),
-            trace_id: trace_id.map(str::to_owned),
+            trace_id: Some(telling.trace_id()),
             metadata,
         };
         let format = ResultFormat::accepted(message.header(header::ACCEPT));
-        self.broker.store_result(&result, format).await
+        let stored = self.broker.store_result(&result, format, telling.context());
+        let stored = stored.await?;
+        telling.end(&result.outcome, stored);
+        Ok(stored)
     }
 
     /// Writes the dead letter, if need be without some of the job's own headers. One that exists is from an earlier try

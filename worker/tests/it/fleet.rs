@@ -10,6 +10,7 @@ use segfleet_common::{
     decode::DecodeLimits,
     result::{JobResult, Outcome},
     subject::{ModelName, Tenant},
+    trace::Tracer,
     wire,
 };
 use segfleet_worker::{
@@ -17,6 +18,7 @@ use segfleet_worker::{
     config::Config,
     failpoint::Failpoint,
     isolate::{Isolate, Isolation},
+    journal::Attempts,
     run,
     segment::Segmenter,
 };
@@ -142,6 +144,8 @@ impl Fleet {
             // Models of tests live in this process.
             isolation: Isolation::of_this_program(Isolate::Never),
             stall_time: PATIENCE,
+            tracer: Tracer::off(),
+            attempts: Attempts::Inside,
             metrics: Arc::default(),
             http: None,
             failpoint: Failpoint::default(),
