@@ -73,6 +73,7 @@ async def submit(path, model):
         replies = await broker.subscribe(REPLIES.format(**names), max_msgs=1)
         await publish(broker, names, payload)
         result = await receive(replies, names)
+        span.set_attribute("segfleet.outcome", result["status"])
         if result["status"] != "ok":
             code = result.get("error", {}).get("code", result["status"])
             span.set_attribute("error.type", code)

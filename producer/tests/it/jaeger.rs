@@ -282,10 +282,20 @@ impl Trace {
         self.spans.iter().find(|span| span.id == id)
     }
 
+    pub(crate) fn has_root(&self) -> bool {
+        self.spans.iter().any(|span| span.parent.is_none())
+    }
+
     /// The spans whose names begin so.
     pub(crate) fn named(&self, start: &str) -> Vec<&Span> {
         let spans = self.spans.iter();
         spans.filter(|span| span.name.starts_with(start)).collect()
+    }
+
+    /// The spans of what is done with messages: what the broker is told of them is `settle`.
+    pub(crate) fn of_type(&self, operation_type: &str) -> Vec<&Span> {
+        let is_of_type = |span: &&Span| span.text("messaging.operation.type") == operation_type;
+        self.spans.iter().filter(is_of_type).collect()
     }
 
     /// The ids of spans that spans of this trace name, as parents or in links, and that are not here.
@@ -320,7 +330,7 @@ impl Trace {
     }
 
     /// The trace as text: a line for each span under its parent's, the earliest first, with its name, kind and service,
-    /// and then those of its settlement, attempt, outcome and error that it has, and the names of spans that it links.
+    /// and then those of its attempt, outcome and error that it has, and the names of spans that it links.
     pub(crate) fn tree(&self) -> String {
         let mut tree = String::new();
         for root in self.spans.iter().filter(|span| span.parent.is_none()) {
@@ -350,8 +360,6 @@ impl Trace {
             let value = span.attributes.get(name)?;
             Some(format!("  {label}={}", text(value)))
         };
-        let is_settlement = span.text("messaging.operation.type") == "settle";
-        let settlement = attribute("by", "messaging.operation.name").filter(|_| is_settlement);
         let error = span.error.as_ref().map(|_| "  ERROR".to_owned());
         let links = span.links.iter().map(|link| {
             let linked = self.span(&link.span).filter(|_| link.trace == span.trace);
@@ -359,7 +367,6 @@ impl Trace {
             format!("  link={name}")
         });
         [
-            settlement,
             attribute("attempt", "segfleet.delivery.attempt"),
             attribute("outcome", "segfleet.outcome"),
             error,

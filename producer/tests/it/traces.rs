@@ -109,7 +109,11 @@ fn text<'a>(result: &'a Value, key: &str) -> &'a str {
 /// tree with the one in the folder.
 fn check(jaeger: &Jaeger, result: &Value, n_settlements: usize, tree: &str) -> Trace {
     let id = text(result, "trace_id");
-    let trace = jaeger.trace(id, |trace| trace.named("settle ").len() == n_settlements);
+    let is_whole = |trace: &Trace| {
+        let settled = trace.of_type("settle").len() == n_settlements;
+        settled && !trace.named("queue ").is_empty() && trace.has_root()
+    };
+    let trace = jaeger.trace(id, is_whole);
     trace.check(id);
     compare(&trace, tree);
     trace
@@ -162,7 +166,7 @@ fn check_attributes(trace: &Trace, job: &str) {
         ("publish segment.jobs", "publish", "send", &jobs),
         ("process ", "process", "process", &jobs),
         ("publish segment.results", "publish", "send", &results),
-        ("settle ", "ack", "settle", &jobs),
+        ("ack ", "ack", "settle", &jobs),
         ("receive ", "receive", "receive", &replies),
     ] {
         let spans = trace.named(start);
@@ -210,7 +214,7 @@ fn traces_of_a_client_in_python_have_the_workers_spans() {
     };
     assert_eq!(found, "ok: 24 objects");
     let id = trace.strip_prefix("trace ").expect("the trace's id");
-    let trace = jaeger.trace(id, |trace| trace.named("settle ").len() == 1);
+    let trace = jaeger.trace(id, |trace| trace.of_type("settle").len() == 1);
     trace.check(id);
     compare(&trace, "python");
 }
@@ -305,6 +309,30 @@ fn traces_of_a_job_whose_worker_is_killed_go_on_in_the_next() {
         (&"ok".into(), &2.into())
     );
     check(&jaeger, &result, 1, "killed");
+}
+
+#[test]
+#[ignore = "needs Jaeger: deploy/test full runs it"]
+fn traces_of_attempts_can_be_their_own_and_link_the_job() {
+    let jaeger = Jaeger::start();
+    let variables = Variables::new(&jaeger.otlp_http());
+    let mut fleet = Fleet::start();
+    let linked = ["--model", "threshold", "--trace-attempts", "linked"];
+    fleet.start_worker_with(&linked, &variables.all());
+    let result = submit(&fleet, &variables, "threshold", &sample("horse.png"));
+    let job = check(&jaeger, &result, 0, "linked-job");
+    let [receive] = job.named("receive ")[..] else {
+        panic!("one result: {job:#?}")
+    };
+    // The result is where the attempt is.
+    let id = &receive.links[0].trace;
+    let attempt = jaeger.trace(id, |trace| trace.of_type("settle").len() == 1);
+    attempt.check(id);
+    compare(&attempt, "linked-attempt");
+    let process = attempt.named("process ")[0];
+    let publish = job.named("publish ")[0];
+    let link = (&process.links[0].trace, &process.links[0].span);
+    assert_eq!(link, (&publish.trace, &publish.id));
 }
 
 #[test]
