@@ -389,7 +389,8 @@ impl Span {
     fn read(service: &str, span: &Value) -> Self {
         let id = |value: &Value| {
             let id = text(value);
-            let is_hex = id.len() % 16 == 0 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+            let is_hex =
+                id.len().is_multiple_of(16) && id.bytes().all(|byte| byte.is_ascii_hexdigit());
             assert!(is_hex, "an id in hexadecimal: {id}");
             id
         };
@@ -448,11 +449,11 @@ fn attributes(of: &Value) -> BTreeMap<String, Value> {
         let value = if let Some(integer) = value.get("intValue") {
             text(integer).parse().map(i64::into).expect("an integer")
         } else {
-            let values = value
+            let mut values = value
                 .as_object()
                 .into_iter()
                 .flat_map(|value| value.values());
-            values.cloned().next().unwrap_or_default()
+            values.next().cloned().unwrap_or_default()
         };
         (text(&attribute["key"]), value)
     });
