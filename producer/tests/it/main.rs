@@ -14,4 +14,5 @@ mod readme;
 #[path = "../../../common/tests/it/server.rs"]
 mod server;
 mod steward;
+mod trace;
 mod traces;

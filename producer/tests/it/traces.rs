@@ -22,8 +22,9 @@ use tempfile::TempDir;
 
 use crate::{
     fleet::{Fleet, clean, json_lines, sample, stderr, stdout},
-    jaeger::{Jaeger, Trace},
+    jaeger::Jaeger,
     server::deploy,
+    trace::Trace,
 };
 
 /// Width of an image that the model `faulty` fails on.
