@@ -109,6 +109,12 @@ impl Fleet {
 
     /// Runs `segfleet` with these arguments.
     pub(crate) fn segfleet(&self, args: &[&str]) -> Output {
+        let started = self.start_segfleet(args, &[]);
+        started.wait_with_output().expect("it ends")
+    }
+
+    /// Starts `segfleet` with these arguments and variables, and keeps what it says.
+    pub(crate) fn start_segfleet(&self, args: &[&str], variables: &[(&str, &Path)]) -> Child {
         let mut limited = Command::new("timeout");
         limited
             .arg(PATIENCE.as_secs().to_string())
@@ -116,8 +122,18 @@ impl Fleet {
             .args(args);
         clean(&mut limited)
             .env("NATS_URL", self.server.url())
-            .output()
+            .envs(variables.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
             .expect("timeout and segfleet run")
+    }
+
+    /// Waits until the worker that was started last has ended by itself.
+    pub(crate) fn until_last_worker_ends(&mut self) {
+        let mut worker = self.workers.pop().expect("one was started");
+        worker.wait().expect("it ends");
     }
 }
 
@@ -134,7 +150,7 @@ impl Drop for Fleet {
 pub(crate) fn clean(command: &mut Command) -> &mut Command {
     let inherited = std::env::vars_os().map(|(name, _)| name);
     let ours = |name: &OsString| {
-        ["SEGFLEET_", "NATS_"]
+        ["SEGFLEET_", "NATS_", "OTEL_"]
             .iter()
             .any(|own| name.to_string_lossy().starts_with(own))
     };

@@ -7,9 +7,12 @@ mod dead;
 mod documents;
 mod fleet;
 mod follow;
+mod jaeger;
 mod many;
 mod model;
 mod readme;
 #[path = "../../../common/tests/it/server.rs"]
 mod server;
 mod steward;
+mod trace;
+mod traces;
