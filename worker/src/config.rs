@@ -1,9 +1,7 @@
 //! The worker's settings, checked and with its models loaded ([`Config`]).
 
 use std::{
-    net::SocketAddr,
     num::NonZeroUsize,
-    path::Path,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -16,12 +14,12 @@ use segfleet_common::{
     http::Port,
     limits::SOURCES_PER_WORKER,
     subject::{ModelName, Tenant},
+    usage::memory_limit_bytes,
 };
 
 use crate::{
     args::RunArgs, choice::ModelChoice, failpoint::Failpoint, fetch::Fetched, follow::Follow,
-    isolate::Isolation, load::Loader, memory::container_limit_bytes, metrics::Metrics,
-    segment::Segmenter,
+    isolate::Isolation, load::Loader, metrics::Metrics, segment::Segmenter,
 };
 
 /// Slots per thread where nothing is said: enough to hide the network behind computing.
@@ -95,7 +93,11 @@ impl Config {
             .with_fetched(fetched)
             .with_batches(batch.clone().unwrap_or_default());
         // Before the models: they take their time.
-        let (http, mut mistakes) = open(args.http_listen);
+        let mut mistakes = Vec::new();
+        let http = args.listen.open().unwrap_or_else(|mistake| {
+            mistakes.push(mistake);
+            None
+        });
         let metrics = Arc::<Metrics>::default();
         let (models, of_models) = load_models(&args.models, &mut loader, &metrics);
         mistakes.extend(of_models);
@@ -139,17 +141,6 @@ impl Config {
                 at: args.die_at,
             },
         })
-    }
-}
-
-/// Takes the port, if one is wanted, or says why not.
-fn open(address: Option<SocketAddr>) -> (Option<Port>, Vec<String>) {
-    let Some(address) = address else {
-        return (None, Vec::new());
-    };
-    match Port::open(address) {
-        Ok(port) => (Some(port), Vec::new()),
-        Err(error) => (None, vec![format!("--http-listen {address}: {error}")]),
     }
 }
 
@@ -273,8 +264,7 @@ pub(crate) fn largest_need_bytes(model: &dyn Segmenter, side_px: u32) -> u64 {
 
 /// Half of what this process may use: the other half is for messages, masks and outlines.
 fn default_memory_bytes() -> u64 {
-    let half =
-        container_limit_bytes(Path::new("/")).map_or(UNKNOWN_MEMORY_BYTES, |bytes| bytes / 2);
+    let half = memory_limit_bytes().map_or(UNKNOWN_MEMORY_BYTES, |bytes| bytes / 2);
     half.max(LEAST_IMAGE_BYTES)
 }
 
