@@ -136,7 +136,7 @@ segfleet_common::metrics! {
         consumer_max_in_flight: Family<OfConsumer, Level>,
         /// Jobs in flight that were handed out more than once.
         consumer_redelivered: Family<OfConsumer, Level>,
-        /// Pulls that wait for a job: idle slots in the fleet.
+        /// Pulls that wait for a job: workers that have a slot for one.
         consumer_waiting_pulls: Family<OfConsumer, Level>,
         /// Whether an operator has paused the consumer: 1 or 0.
         consumer_paused: Family<OfConsumer, Level>,

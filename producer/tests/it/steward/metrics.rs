@@ -81,7 +81,7 @@ async fn known_queues(fleet: &mut Fleet, broker: &Broker) -> jetstream::Message 
         written.expect("taken");
     }
     start_worker(fleet, "mock");
-    fleet.until_asking("mock", 2);
+    fleet.until_asking("mock", 1);
     in_work
 }
 
@@ -110,7 +110,7 @@ fn known_samples() -> Vec<(String, f64)> {
         threshold("consumer_workers", 0.0),
         threshold("consumer_slots", 0.0),
         mock("consumer_pending", 0.0),
-        mock("consumer_waiting_pulls", 2.0),
+        mock("consumer_waiting_pulls", 1.0),
         mock("consumer_workers", 1.0),
         mock("consumer_slots", 2.0),
         one("workers", 1.0),
@@ -430,7 +430,7 @@ async fn clients_of_openmetrics_read_every_metric() {
 async fn clients_like_prometheus_store_values_help_types_and_exemplars() {
     let (mut fleet, broker) = start().await;
     let worker = start_worker(&mut fleet, "threshold");
-    fleet.until_asking("threshold", 2);
+    fleet.until_asking("threshold", 1);
     submit(&broker, &["j1", "j2"], &[("traceparent", TRACEPARENT)]).await;
     until_messages(&broker, "JOBS", 0).await;
     let (_steward, steward) = Steward::start_watched(&fleet, "1s").await;
