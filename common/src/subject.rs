@@ -163,6 +163,12 @@ pub fn dead_of(
     format!("{PREFIX}.dead.{reason}.{tenant}.{model}.{job}")
 }
 
+/// The dead letters of all tenants for one reason.
+#[must_use]
+pub fn dead_for(reason: &str) -> String {
+    format!("{PREFIX}.dead.{reason}.>")
+}
+
 /// The reason and the job of a dead letter's subject, if it is one.
 #[must_use]
 pub fn parse_dead(subject: &str) -> Option<(String, JobSubject)> {

@@ -9,6 +9,8 @@ mod args;
 mod export;
 pub mod span;
 
+use std::array;
+
 use async_nats::HeaderMap;
 use opentelemetry::{
     Context, SpanId, TraceFlags, TraceId,
@@ -27,7 +29,7 @@ pub use opentelemetry::trace::SpanContext;
 
 pub use self::{
     args::{TraceArgs, TraceMistakes},
-    export::{SpanCounts, Tracer},
+    export::{OfLoss, SpanCounts, Tracer},
 };
 
 /// The trace of one job.
@@ -72,11 +74,9 @@ impl JobTrace {
     #[must_use]
     pub fn own(tenant: &Tenant, job: &JobId) -> Self {
         let hash: [u8; 32] = Sha256::digest(format!("{tenant}.{job}")).into();
-        let (trace_id, rest) = hash.split_first_chunk().expect("a hash has 32 bytes");
-        let (span_id, _) = rest.split_first_chunk().expect("a hash has 32 bytes");
         let root = SpanContext::new(
-            TraceId::from_bytes(*trace_id),
-            SpanId::from_bytes(*span_id),
+            TraceId::from_bytes(array::from_fn(|index| hash[index])),
+            SpanId::from_bytes(array::from_fn(|index| hash[16 + index])),
             TraceFlags::NOT_SAMPLED,
             true,
             TraceState::NONE,

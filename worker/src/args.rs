@@ -1,6 +1,6 @@
 //! The worker's arguments as people write them ([`Args`]); [`crate::config`] checks them.
 
-use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand};
 use segfleet_common::{
@@ -8,6 +8,7 @@ use segfleet_common::{
     broker::ConnectArgs,
     decode::DecodeLimits,
     forms::Form,
+    http::ListenArgs,
     limits,
     subject::Tenant,
     telemetry::LogArgs,
@@ -168,9 +169,9 @@ pub struct RunArgs {
     #[arg(long, env = "SEGFLEET_DRAIN_TIMEOUT", default_value = "25s", value_parser = parse_duration, value_name = "TIME")]
     pub drain_timeout: Duration,
 
-    /// Address and port to serve /metrics, /livez and /readyz on, such as 127.0.0.1:9464; without it, none
-    #[arg(long, env = "SEGFLEET_HTTP_LISTEN", value_name = "ADDR")]
-    pub http_listen: Option<SocketAddr>,
+    /// Where it may be looked at from outside.
+    #[command(flatten)]
+    pub listen: ListenArgs,
 
     /// Which jobs to do in a process of their own, so that an image that kills it does no other harm
     #[arg(

@@ -89,17 +89,7 @@ impl Delivery {
         ack_wait: Duration,
         worker: &Worker,
     ) -> Result<Self, Box<NotADelivery>> {
-        let parsed = message
-            .info()
-            .map_err(|error| error.to_string())
-            .and_then(|info| {
-                let attempt = u32::try_from(info.delivered).map_err(|error| error.to_string())?;
-                let address = message
-                    .subject
-                    .parse::<JobSubject>()
-                    .map_err(|error| error.to_string())?;
-                Ok((attempt, info.published, address))
-            });
+        let parsed = parse(&message);
         let client = message.context.client();
         let settle_at = message.reply.clone();
         let (attempt, queued_at, address, settle_at) = match (parsed, settle_at) {
@@ -236,6 +226,15 @@ impl Drop for Delivery {
         };
         self.tasks.spawn(giving_back.in_current_span());
     }
+}
+
+/// The attempt, when the broker accepted the job, and where it was published.
+fn parse(message: &jetstream::Message) -> Result<(u32, OffsetDateTime, JobSubject), String> {
+    let info = message.info().map_err(|error| error.to_string())?;
+    let attempt = u32::try_from(info.delivered).map_err(|error| error.to_string())?;
+    let address = message.subject.parse::<JobSubject>();
+    let address = address.map_err(|error| error.to_string())?;
+    Ok((attempt, info.published, address))
 }
 
 /// What every line of the log about a delivery says.

@@ -10,7 +10,7 @@ use segfleet_common::{
     metrics::{Amounts, Count, Durations, Fact, Family, LastSeconds, Level, Seconds},
     result::{ErrorCode, Stage},
     subject::ModelName,
-    trace::SpanCounts,
+    trace::OfLoss,
 };
 
 use crate::{delivery::Delivery, writer::Account};
@@ -66,13 +66,6 @@ labels! {
         model: ModelName,
         version: String,
         digest: Option<String>,
-    }
-}
-
-labels! {
-    /// Of spans that were lost for one reason.
-    pub(crate) struct OfLoss {
-        reason: &'static str,
     }
 }
 
@@ -179,20 +172,6 @@ impl Metrics {
         }
     }
 
-    /// What has become of all spans so far.
-    pub(crate) fn read_spans(&self, spans: SpanCounts) {
-        let SpanCounts {
-            sent,
-            queue_full,
-            not_taken,
-        } = spans;
-        raise(&self.spans_sent, sent);
-        for (reason, n_spans) in [("queue_full", queue_full), ("not_taken", not_taken)] {
-            let dropped = self.spans_dropped.get_or_create(&OfLoss { reason });
-            raise(&dropped, n_spans);
-        }
-    }
-
     /// A delivery has come.
     pub(crate) fn taken(&self, delivery: &Delivery) {
         let of = of_model(&delivery.address.model);
@@ -268,11 +247,6 @@ pub(crate) struct End {
     pub(crate) account: Arc<Account>,
     /// From the broker's acceptance of the job.
     pub(crate) time: Duration,
-}
-
-/// Has a counter say what is counted elsewhere, and never less than before.
-pub(crate) fn raise(count: &Count, to: u64) {
-    count.inc_by(to.saturating_sub(count.get()));
 }
 
 /// One model's.

@@ -9,6 +9,7 @@ use std::{
 
 use segfleet_common::{
     broker::{Broker, ConnectError},
+    http::Shown,
     subject::{ModelName, Tenant},
 };
 use thiserror::Error;
@@ -24,7 +25,7 @@ use crate::{
     consume::consume,
     follow::Follow,
     gate::Gate,
-    health::{Health, Shown},
+    health::Health,
     memory::Memory,
     pool::Pool,
     registration::keep_registered,

@@ -15,13 +15,14 @@ const TRACES_PATH: &str = "v1/traces";
 const GRPC: &str = "grpc";
 const HTTP_PROTOBUF: &str = "http/protobuf";
 
-/// Where spans go. Each is one of OpenTelemetry's variables, and means what it means there; an empty one means nothing.
-/// `OTEL_EXPORTER_OTLP_HEADERS`, `_TIMEOUT`, `OTEL_BSP_*`, `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` are heeded
+/// Where spans go.
+///
+/// Each is one of OpenTelemetry's variables, and means what it means there; an empty one means nothing. `OTEL_EXPORTER_OTLP_HEADERS`, `_TIMEOUT`, `OTEL_BSP_*`, `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` are heeded
 /// as well.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Traces")]
 pub struct TraceArgs {
-    /// Collector to send spans to, such as http://127.0.0.1:4318; without one there are none
+    /// Collector to send spans to, such as <http://127.0.0.1:4318>; without one there are none
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
     pub otlp_endpoint: Option<String>,
 
@@ -41,7 +42,7 @@ pub struct TraceArgs {
     )]
     pub otlp_traces_protocol: Option<String>,
 
-    /// Which jobs are traced [default: parentbased_always_on]
+    /// Which jobs are traced [default: `parentbased_always_on`]
     #[arg(long, env = "OTEL_TRACES_SAMPLER", value_name = "SAMPLER")]
     pub traces_sampler: Option<String>,
 

@@ -28,6 +28,11 @@ use opentelemetry_sdk::{
 };
 use tokio::{runtime::Runtime, task::spawn_blocking};
 
+use crate::{
+    labels,
+    metrics::{self, Count, Family},
+};
+
 use super::{
     JobTrace,
     args::{Protocol, TraceArgs, TraceMistakes, TraceSettings},
@@ -49,6 +54,27 @@ pub struct SpanCounts {
     pub queue_full: u64,
     /// Lost since the collector did not take them.
     pub not_taken: u64,
+}
+
+labels! {
+    /// Of spans that were lost for one reason.
+    pub struct OfLoss {
+        /// `queue_full` or `not_taken`.
+        reason: &'static str,
+    }
+}
+
+impl SpanCounts {
+    /// Has a program's metrics say them.
+    pub fn show(self, sent: &Count, dropped: &Family<OfLoss, Count>) {
+        metrics::raise(sent, self.sent);
+        for (reason, n_spans) in [
+            ("queue_full", self.queue_full),
+            ("not_taken", self.not_taken),
+        ] {
+            metrics::raise(&dropped.get_or_create(&OfLoss { reason }), n_spans);
+        }
+    }
 }
 
 /// Where spans go. Clones share it.

@@ -12,6 +12,7 @@ use crate::{
 const SERVICE: &str = "segfleet-steward";
 
 pub(super) async fn run(connect: &ConnectArgs, args: StewardArgs) -> Result<Exit, CommandError> {
+    let http = args.listen.open().map_err(CommandError::Usage)?;
     let shutdown = shutdown::on_signal().map_err(CommandError::Signals)?;
     let name = args.name.unwrap_or_else(|| default_name("steward"));
     let tracer = Tracer::from_args(&args.traces, SERVICE, &name)?;
@@ -19,6 +20,7 @@ pub(super) async fn run(connect: &ConnectArgs, args: StewardArgs) -> Result<Exit
         name,
         look_every: args.look_every,
         tracer: tracer.clone(),
+        http,
     };
     let ended = steward::run(connect, config, shutdown).await;
     tracer.end().await;

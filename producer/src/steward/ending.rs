@@ -12,7 +12,7 @@ use segfleet_common::{
 };
 use thiserror::Error;
 
-use super::{Steward, telling::Telling};
+use super::{Steward, metrics::Part, telling::Telling};
 
 /// Why a job was not ended; it may be tried again.
 #[derive(Debug, Error)]
@@ -47,9 +47,11 @@ impl EndError {
 }
 
 impl Steward {
-    /// Ends the job in this message of a model's jobs, after `deliveries` of which none came to an end.
+    /// Ends the job in this message of a model's jobs, after `deliveries` of which none came to an end; `part` has found
+    /// it.
     pub(super) async fn end(
         &self,
+        part: Part,
         stream: &str,
         message: &StoredMessage,
         deliveries: u32,
@@ -71,6 +73,7 @@ impl Steward {
             self.bury(&job, message, deliveries, error).await?;
         }
         broker.delete_message(stream, message.sequence).await?;
+        self.metrics.ended(part, given_up.as_ref());
         let ending = given_up.map_or("already answered", |error| error.code.as_str());
         tracing::info!(job.id = %job.job, subject = %job, deliveries, ending, "ended a job that the broker gave up on");
         Ok(())

@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::server::{Server, deploy};
+use crate::{found::found_by, server::Server};
 
 /// How long a command may take; only a hang takes longer.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -186,17 +186,7 @@ pub(crate) fn sample(name: &str) -> String {
 
 /// What a script of deploy/clients prints: the path of a program.
 pub(crate) fn client(script: &str) -> PathBuf {
-    found_by(&format!("clients/{script}"))
-}
-
-/// What a script of deploy prints that finds something, and here must not fetch it.
-pub(crate) fn found_by(script: &str) -> PathBuf {
-    let found = Command::new(deploy().join(script))
-        .arg("--no-fetch")
-        .output()
-        .expect(script);
-    assert!(found.status.success(), "{}", stderr(&found));
-    PathBuf::from(stdout(&found).trim())
+    found_by(&format!("clients/{script}"), &[])
 }
 
 pub(crate) fn json_lines(text: &str) -> Vec<Value> {

@@ -14,7 +14,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
-    fleet::found_by,
+    found::found_by,
     server::deploy,
     trace::{Trace, list, text},
 };
@@ -78,7 +78,7 @@ impl Jaeger {
     pub(crate) fn resume(&mut self) {
         let log = File::create(self.folder.path().join("log")).expect("a writable folder");
         let config = deploy().join("observability/jaeger/jaeger.yaml");
-        let child = Command::new(found_by("observability/find-jaeger"))
+        let child = Command::new(found_by("observability/find-jaeger", &[]))
             .arg("--config")
             .arg(config)
             .envs(self.variables())
