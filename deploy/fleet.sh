@@ -1,9 +1,10 @@
-# Sourced by deploy/demo and deploy/bench: a broker, a steward and workers from a release build, and their end.
+# Sourced by deploy/demo, deploy/bench and deploy/observability/cost: a broker, a steward and workers from a release build,
+# and their end.
 #
 # Sets $folder (removed at the end, but for $folder/results and what else the caller makes in it), $bin, $broker,
-# $steward, $workers and exports NATS_URL. The caller runs `trap stop_fleet EXIT`. Workers serve $models, and the caller
-# may set it; they fetch it from the broker if the caller sets $package too, the folder of that model. A caller that
-# sets $observe to yes keeps the user's settings of OpenTelemetry, and may run start_jaeger.
+# $steward, $workers and exports NATS_URL. The caller runs `trap stop_fleet EXIT`. There are $n_workers workers, which
+# serve $models, and the caller may set both; they fetch the model from the broker if the caller sets $package too, its
+# folder. A caller that sets $observe to yes keeps the user's settings of OpenTelemetry, and may run start_jaeger.
 # shellcheck shell=bash
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -14,6 +15,7 @@ steward=
 workers=()
 jaeger=
 models=mock,threshold
+n_workers=2
 package=
 # A fleet of its own, whatever the user's is.
 unset NATS_URL NATS_CREDS NATS_NKEY NATS_CA NATS_CERT NATS_KEY "${!SEGFLEET_@}"
@@ -43,8 +45,8 @@ port_of() {
     return 1
 }
 
-# Builds, starts a broker on a free port in a temporary folder, sets it up, and starts a steward, and two workers with
-# the arguments given.
+# Builds, starts a broker on a free port in a temporary folder, sets it up, and starts a steward, and $n_workers workers
+# with the arguments given.
 start_fleet() {
     local server port
     server=$("$root/deploy/nats/find-server")
@@ -62,11 +64,15 @@ start_fleet() {
     in_background "$folder/broker/steward.log" "$bin/segfleet" steward --name steward
     steward=$!
     local number
-    for number in 1 2; do
-        in_background "$folder/broker/worker-$number.log" \
-            "$bin/segfleet-worker" run --model "$models" --name "worker-$number" "$@"
-        workers+=($!)
+    for ((number = 1; number <= n_workers; number++)); do
+        start_worker "worker-$number" "$@"
     done
+}
+
+# Starts a worker of this name, with the arguments given.
+start_worker() {
+    in_background "$folder/broker/$1.log" "$bin/segfleet-worker" run --model "$models" --name "$@"
+    workers+=($!)
 }
 
 # Succeeds when something listens on this port.

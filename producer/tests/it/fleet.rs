@@ -59,15 +59,25 @@ impl Fleet {
         self.workers.push(child);
     }
 
-    /// Starts a worker with one thread and these arguments and variables, in a cache of its own.
+    /// Starts a worker with one thread and these arguments and variables.
     pub(crate) fn start_worker_with(&mut self, args: &[&str], variables: &[(&str, &Path)]) {
+        self.start_worker_saying(args, variables, Stdio::null());
+    }
+
+    /// The same, with what it logs written there.
+    pub(crate) fn start_worker_saying(
+        &mut self,
+        args: &[&str],
+        variables: &[(&str, &Path)],
+        log: impl Into<Stdio>,
+    ) {
         let mut command = Command::new(bin("segfleet-worker"));
         let child = clean(&mut command)
             .args(["run", "--threads", "1"])
             .args(args)
             .env("NATS_URL", self.server.url())
             .envs(variables.iter().copied())
-            .stderr(Stdio::null())
+            .stderr(log)
             .spawn()
             .expect("segfleet-worker starts");
         self.workers.push(child);
@@ -157,7 +167,8 @@ pub(crate) fn clean(command: &mut Command) -> &mut Command {
     inherited.filter(ours).for_each(|name| {
         command.env_remove(name);
     });
-    command
+    // Tests read the logs as people do.
+    command.env("SEGFLEET_LOG_FORMAT", "text")
 }
 
 /// A command of this workspace, from the folder that cargo built this one in.

@@ -10,6 +10,7 @@ mod follow;
 #[path = "../../../common/tests/it/found.rs"]
 mod found;
 mod jaeger;
+mod logs;
 mod many;
 mod model;
 #[path = "../../../common/tests/it/patience.rs"]
