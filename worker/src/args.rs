@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use segfleet_common::{
     args::{Format, OptionArgs, parse_bytes, parse_duration, parse_name},
     broker::ConnectArgs,
@@ -20,7 +20,6 @@ use crate::failpoint::Step;
 use crate::{
     choice::ModelChoice,
     isolate::Isolate,
-    journal::Attempts,
     load::{BatchArgs, LoadArgs},
 };
 
@@ -242,6 +241,16 @@ pub struct RunArgs {
     /// How to reach the broker.
     #[command(flatten, next_help_heading = "Broker")]
     pub connect: ConnectArgs,
+}
+
+/// How the span of an attempt belongs to its job's trace.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Attempts {
+    /// As a part of it, and with a link to the job: one job is one trace
+    #[default]
+    Inside,
+    /// As a trace of its own with a link to the job
+    Linked,
 }
 
 /// How large an image may be.

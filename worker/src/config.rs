@@ -20,8 +20,8 @@ use segfleet_common::{
 };
 
 use crate::{
-    args::RunArgs, choice::ModelChoice, failpoint::Failpoint, fetch::Fetched, follow::Follow,
-    isolate::Isolation, journal::Attempts, load::Loader, metrics::Metrics, segment::Segmenter,
+    args::Attempts, args::RunArgs, choice::ModelChoice, failpoint::Failpoint, fetch::Fetched,
+    follow::Follow, isolate::Isolation, load::Loader, metrics::Metrics, segment::Segmenter,
 };
 
 /// What a worker is called in traces, where nobody says otherwise.

@@ -19,20 +19,10 @@ use segfleet_common::{
     },
 };
 
-use crate::writer::Account;
+use crate::{args::Attempts, writer::Account};
 
 /// Stages that follow each other from the beginning of the work on.
 const STAGES: [Stage; 3] = [Stage::Decode, Stage::Segment, Stage::Outline];
-
-/// How the span of an attempt belongs to its job's trace.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Attempts {
-    /// As a part of it, and with a link to the job: one job is one trace
-    #[default]
-    Inside,
-    /// As a trace of its own with a link to the job
-    Linked,
-}
 
 /// What there is to tell of one delivery. Clones share it.
 #[derive(Debug, Clone)]

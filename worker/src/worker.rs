@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    failpoint::Failpoint, gate::Gate, isolate::Isolation, journal::Attempts, memory::Memory,
+    args::Attempts, failpoint::Failpoint, gate::Gate, isolate::Isolation, memory::Memory,
     metrics::Metrics, pool::Pool, served::Served, stops::Stops,
 };
 

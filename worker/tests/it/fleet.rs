@@ -15,10 +15,10 @@ use segfleet_common::{
 };
 use segfleet_worker::{
     RunReport,
+    args::Attempts,
     config::Config,
     failpoint::Failpoint,
     isolate::{Isolate, Isolation},
-    journal::Attempts,
     run,
     segment::Segmenter,
 };
