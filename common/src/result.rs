@@ -61,6 +61,15 @@ impl Outcome {
             Self::Cancelled => "cancelled",
         }
     }
+
+    /// Why it failed, if it did.
+    #[must_use]
+    pub fn error(&self) -> Option<&JobError> {
+        match self {
+            Self::Error(error) => Some(error),
+            Self::Ok(_) | Self::Expired | Self::Cancelled => None,
+        }
+    }
 }
 
 /// One object found in the image.

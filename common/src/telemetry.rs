@@ -9,6 +9,8 @@ use clap::{Args, ValueEnum};
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 
+use crate::{result::JobError, subject::JobSubject};
+
 /// How a program logs.
 #[derive(Debug, Clone, Args)]
 pub struct LogArgs {
@@ -58,6 +60,27 @@ pub enum TelemetryError {
     /// Something else in this process logs already.
     #[error("logging is set up already: {0}")]
     AlreadySet(Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// What every line of the log about a job says. Its level is the highest, so that it is there whatever is logged.
+#[must_use]
+pub fn job_lines(address: &JobSubject, attempt: Option<u32>, trace_id: &str) -> tracing::Span {
+    let JobSubject { tenant, model, job } = address;
+    tracing::error_span!("job", job.id = %job, %tenant, %model, delivery.attempt = attempt, trace_id)
+}
+
+/// Says how a job ended: to be said once, by whoever has stored its result, within [`job_lines`].
+pub fn tell_end(outcome: &'static str, error: Option<&JobError>) {
+    match error {
+        None => tracing::debug!(outcome, "the job ended"),
+        Some(JobError { code, message }) => {
+            tracing::error!(
+                code = code.as_str(),
+                error = message,
+                "the job ended with an error"
+            );
+        }
+    }
 }
 
 /// Starts logging for the whole process.

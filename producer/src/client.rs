@@ -22,11 +22,13 @@ use segfleet_common::{
     result::JobResult,
     retry::Backoff,
     subject::{self, JobId, JobSubject, ModelName, Tenant, header},
-    trace::{self, SpanContext, Tracer},
+    telemetry::job_lines,
+    trace::{self, JobTrace, SpanContext, Tracer},
     wire,
 };
 use thiserror::Error;
 use tokio::{sync::watch, time::sleep};
+use tracing::Instrument as _;
 
 use crate::{
     budget::ByteBudget,
@@ -61,6 +63,8 @@ pub struct Pending {
     look_first: bool,
     /// What is told of it in the job's trace, where this client has submitted it and traces.
     submission: Option<Submission>,
+    /// What every line of the log about the job says.
+    lines: tracing::Span,
 }
 
 impl Pending {
@@ -212,17 +216,32 @@ impl Client {
         let submission = Submission::begin(&self.tracer, self.caller.as_ref(), &address);
         let _part = self.publishing.take(n_bytes).await;
         let mut pending = self.expect(id).await?;
+        pending.lines = job_lines(
+            &address,
+            None,
+            &self.trace_id(submission.as_ref(), &address),
+        );
         pending.submission = submission;
         let payload: Bytes = wire::encode_job(job).into();
         let (n_bytes, started) = (payload.len(), SystemTime::now());
         let headers = self.headers(pending.submission.as_ref());
-        let published = self.publish(&address, Message { headers, payload }).await;
+        let publishing = self.publish(&address, Message { headers, payload });
+        let published = publishing.instrument(pending.lines.clone()).await;
         if let Some(submission) = &mut pending.submission {
             let failure = published.as_ref().err().map(ToString::to_string);
             submission.published(started, n_bytes, failure);
         }
         pending.look_first = published?;
         Ok(pending)
+    }
+
+    /// The id of the trace that a job will be in.
+    fn trace_id(&self, submission: Option<&Submission>, address: &JobSubject) -> String {
+        match (submission, &self.caller) {
+            (Some(submission), _) => submission.trace_id(),
+            (None, Some(caller)) => caller.trace_id().to_string(),
+            (None, None) => JobTrace::own(&address.tenant, &address.job).trace_id(),
+        }
     }
 
     fn headers(&self, submission: Option<&Submission>) -> HeaderMap {
@@ -270,6 +289,7 @@ impl Client {
             link,
             look_first: true,
             submission: None,
+            lines: tracing::Span::none(),
         })
     }
 
@@ -289,7 +309,7 @@ impl Client {
             };
             let reason = match error {
                 PublishError::Full(reason) => {
-                    tracing::warn!(job.id = %id, "{reason}; waiting for room in the queue");
+                    tracing::warn!("{reason}; waiting for room in the queue");
                     sleep(backoff.next_delay()).await;
                     continue;
                 }
@@ -315,7 +335,7 @@ impl Client {
                     reason,
                 });
             }
-            tracing::debug!(job.id = %id, reason, "sending the job again");
+            tracing::debug!(reason, "sending the job again");
             sleep(backoff.next_delay()).await;
         }
     }
@@ -349,7 +369,9 @@ impl Client {
                 }
                 None => Err(ResultError::Closed(pending.id)),
             },
-            stored = self.look(&pending.id, pending.link, pending.look_first) => stored,
+            stored = self
+                .look(&pending.id, pending.link, pending.look_first)
+                .instrument(pending.lines) => stored,
         };
         if let (Some(submission), Ok(received)) = (&mut pending.submission, &received) {
             submission.received(&received.headers, &received.result);

@@ -65,6 +65,11 @@ impl Submission {
         })
     }
 
+    /// The id of the job's trace.
+    pub(crate) fn trace_id(&self) -> String {
+        self.submit.trace_id().to_string()
+    }
+
     /// Puts its context into the job's headers.
     pub(crate) fn mark(&self, headers: &mut HeaderMap) {
         trace::write(&self.publish, headers);
@@ -125,9 +130,9 @@ impl Submission {
             None => span,
             Some(outcome) => {
                 let span = span.with(span::OUTCOME, outcome.status());
-                match outcome {
-                    Outcome::Error(error) => span.failed(error),
-                    Outcome::Ok(_) | Outcome::Expired | Outcome::Cancelled => span,
+                match outcome.error() {
+                    Some(error) => span.failed(error),
+                    None => span,
                 }
             }
         }

@@ -14,6 +14,7 @@ use async_nats::{Client, HeaderMap, Subject, jetstream};
 use bytes::Bytes;
 use segfleet_common::{
     broker::header_text, limits::HEARTBEATS_PER_ACK_WAIT, retry::Backoff, subject::JobSubject,
+    telemetry::job_lines,
 };
 use thiserror::Error;
 use time::OffsetDateTime;
@@ -119,7 +120,7 @@ impl Delivery {
             received_at,
         };
         let journal = Journal::open(&worker.tracer, worker.attempts, arrival);
-        let lines = lines(&address, attempt, &journal);
+        let lines = job_lines(&address, Some(attempt), &journal.trace_id());
         let heartbeat = keep_lease(
             client.clone(),
             settle_at.clone(),
@@ -235,14 +236,6 @@ fn parse(message: &jetstream::Message) -> Result<(u32, OffsetDateTime, JobSubjec
     let address = message.subject.parse::<JobSubject>();
     let address = address.map_err(|error| error.to_string())?;
     Ok((attempt, info.published, address))
-}
-
-/// What every line of the log about a delivery says.
-fn lines(address: &JobSubject, attempt: u32, journal: &Journal) -> tracing::Span {
-    let JobSubject { tenant, model, job } = address;
-    let trace_id = journal.trace_id();
-    // Of the highest level, so that it is there whatever is logged.
-    tracing::error_span!("job", job.id = %job, %tenant, %model, delivery.attempt = attempt, trace_id)
 }
 
 fn nak_after(delay: Duration) -> String {

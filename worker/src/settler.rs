@@ -15,6 +15,7 @@ use segfleet_common::{
     result::{ErrorCode, JobError, Outcome, Stage},
     retry::{Backoff, jittered},
     subject::{self, DEAD_STREAM, Tenant, header},
+    telemetry::tell_end,
     wire::{self, ResultFormat},
 };
 use time::OffsetDateTime;
@@ -174,7 +175,7 @@ impl<'a> Settler<'a> {
             self.worker.failpoint.reach(Step::Stored);
             match stored {
                 Stored::First(account) => {
-                    log_end(&account);
+                    tell_end(account.outcome, account.error.as_ref());
                     return self.end(account, given_up, delivery).await;
                 }
                 Stored::Exists => {}
@@ -409,19 +410,5 @@ fn input(delivery: &Delivery) -> Input {
         payload: delivery.payload.clone(),
         content_type: delivery.header(header::CONTENT_TYPE).map(str::to_owned),
         options: delivery.header(header::OPTIONS).map(str::to_owned),
-    }
-}
-
-/// Says how a job ended, once: this delivery's result is the one that it has now.
-fn log_end(account: &Account) {
-    match &account.error {
-        None => tracing::debug!(outcome = account.outcome, "the job ended"),
-        Some(JobError { code, message }) => {
-            tracing::error!(
-                code = code.as_str(),
-                error = message,
-                "the job ended with an error"
-            );
-        }
     }
 }

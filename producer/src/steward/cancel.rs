@@ -11,7 +11,9 @@ use segfleet_common::{
     wire::{CancelAnswer, CancelStatus},
 };
 
-use super::{Steward, service::Refusal};
+use tracing::Instrument as _;
+
+use super::{Steward, ending::lines, service::Refusal};
 
 /// Cancels the job that the subject of a request names, and says how it ended.
 pub(super) async fn cancel(steward: &Steward, subject: &str) -> Result<Vec<u8>, Refusal> {
@@ -36,7 +38,16 @@ impl Steward {
             .subject
             .parse()
             .map_err(|error: subject::JobSubjectError| Refusal::Bad(error.to_string()))?;
-        let stored = self.answer(&job, message, Outcome::Cancelled, None).await;
+        let ending = self.end_cancelled(&job, message);
+        ending.instrument(lines(&job, message, None)).await
+    }
+
+    async fn end_cancelled(
+        &self,
+        job: &JobSubject,
+        message: &StoredMessage,
+    ) -> Result<CancelStatus, Refusal> {
+        let stored = self.answer(job, message, Outcome::Cancelled, None).await;
         let status = match stored.map_err(|error| Refusal::TryAgain(error.to_string()))? {
             First::Stored => {
                 self.metrics.cancelled();
@@ -57,12 +68,12 @@ impl Steward {
     /// Takes a cancelled job off the queue and tells whoever works on it.
     async fn take_off(&self, tenant: &Tenant, job: &JobId) {
         if let Err(error) = self.broker.purge_job(tenant, job).await {
-            tracing::warn!(job.id = %job, %error, "a cancelled job stays queued until a worker finds it answered");
+            tracing::warn!(%error, "a cancelled job stays queued until a worker finds it answered");
         }
         let client = self.broker.client();
         let told = client.publish(subject::stop(tenant, job), "".into()).await;
         if let Err(error) = told {
-            tracing::warn!(job.id = %job, %error, "workers were not told that a job is cancelled");
+            tracing::warn!(%error, "workers were not told that a job is cancelled");
         }
     }
 

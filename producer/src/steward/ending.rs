@@ -8,9 +8,12 @@ use segfleet_common::{
     limits::FUSE_DELIVERIES,
     result::{JobError, JobResult, Outcome, Timings},
     subject::{DEAD_STREAM, JobSubject, header},
+    telemetry::{job_lines, tell_end},
+    trace::JobTrace,
     wire::{self, JobMessage, ResultFormat},
 };
 use thiserror::Error;
+use tracing::Instrument as _;
 
 use super::{Steward, metrics::Part, telling::Telling};
 
@@ -46,6 +49,16 @@ impl EndError {
     }
 }
 
+/// What every line of the log about the job in a message says.
+pub(super) fn lines(
+    job: &JobSubject,
+    message: &StoredMessage,
+    attempt: Option<u32>,
+) -> tracing::Span {
+    let trace = JobTrace::of(&message.headers, &job.tenant, &job.job);
+    job_lines(job, attempt, &trace.trace_id())
+}
+
 impl Steward {
     /// Ends the job in this message of a model's jobs, after `deliveries` of which none came to an end; `part` has found
     /// it.
@@ -56,27 +69,41 @@ impl Steward {
         message: &StoredMessage,
         deliveries: u32,
     ) -> Result<(), EndError> {
-        let broker = &self.broker;
         let Ok(job) = message.subject.parse::<JobSubject>() else {
             tracing::warn!(
                 stream,
                 subject = message.subject,
                 "deleting a message that is not a job's"
             );
-            return Ok(broker.delete_message(stream, message.sequence).await?);
+            return Ok(self.broker.delete_message(stream, message.sequence).await?);
         };
+        let lines = lines(&job, message, Some(deliveries));
+        let closing = self.close(&job, message, deliveries).instrument(lines);
+        let given_up = Box::pin(closing).await?;
+        self.broker.delete_message(stream, message.sequence).await?;
+        self.metrics.ended(part, given_up.as_ref());
+        Ok(())
+    }
+
+    /// Sees to the result and the dead letter of a job, and says which error it was given up for.
+    async fn close(
+        &self,
+        job: &JobSubject,
+        message: &StoredMessage,
+        deliveries: u32,
+    ) -> Result<Option<JobError>, EndError> {
+        let broker = &self.broker;
         let given_up = match broker.find_leaders_answer(&job.tenant, &job.job).await? {
-            Some(answered) => answered.given_up().cloned(),
-            None => self.give_up(&job, message, deliveries).await?,
+            Some(answered) => {
+                tracing::debug!("the broker gave up on a job that is answered");
+                answered.given_up().cloned()
+            }
+            None => self.give_up(job, message, deliveries).await?,
         };
         if let Some(error) = &given_up {
-            self.bury(&job, message, deliveries, error).await?;
+            self.bury(job, message, deliveries, error).await?;
         }
-        broker.delete_message(stream, message.sequence).await?;
-        self.metrics.ended(part, given_up.as_ref());
-        let ending = given_up.map_or("already answered", |error| error.code.as_str());
-        tracing::info!(job.id = %job.job, subject = %job, deliveries, ending, "ended a job that the broker gave up on");
-        Ok(())
+        Ok(given_up)
     }
 
     /// Stores the error as the job's result, and says which error the result has that the job now has.
@@ -130,6 +157,9 @@ impl Steward {
         let stored = self.broker.store_result(&result, format, telling.context());
         let stored = stored.await?;
         telling.end(&result.outcome, stored);
+        if stored == First::Stored {
+            tell_end(result.outcome.status(), result.outcome.error());
+        }
         Ok(stored)
     }
 
@@ -162,12 +192,12 @@ impl Steward {
                     return found.map(drop).ok_or(EndError::LetterNotFound);
                 }
                 Err(error @ PublishError::TooLarge { .. }) => {
-                    tracing::warn!(job.id = %job.job, n_headers, %error, "a dead letter is too large");
+                    tracing::warn!(n_headers, %error, "a dead letter is too large");
                 }
                 Err(error) => return Err(error.into()),
             }
         }
-        tracing::error!(job.id = %job.job, "a dead letter cannot be kept; raise the broker's max_payload");
+        tracing::error!("a dead letter cannot be kept; raise the broker's max_payload");
         Ok(())
     }
 }

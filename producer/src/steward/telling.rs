@@ -78,9 +78,9 @@ impl<'a> Telling<'a> {
             .of_job(tenant, job)
             .of_model(model)
             .with(span::OUTCOME, outcome.status());
-        let settle = match outcome {
-            Outcome::Error(error) => settle.failed(error),
-            Outcome::Ok(_) | Outcome::Expired | Outcome::Cancelled => settle,
+        let settle = match outcome.error() {
+            Some(error) => settle.failed(error),
+            None => settle,
         };
         let at = Destination::result(tenant, job);
         let publish = Span::of_message(self.publish.clone(), Operation::Publish, &at, period)

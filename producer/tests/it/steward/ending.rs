@@ -343,7 +343,7 @@ async fn two_stewards_end_each_job_once() {
     nudged.expect("sent");
     until_messages(&broker, "JOBS", 0).await;
     for steward in &stewards {
-        assert!(steward.log().contains("ended a job"), "{}", steward.log());
+        assert!(steward.log().contains("the job ended"), "{}", steward.log());
     }
     for stream in ["RESULTS", "DEAD"] {
         assert_eq!(messages(&broker, stream).await, 300, "{stream}");
