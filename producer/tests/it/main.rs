@@ -7,6 +7,9 @@ mod dead;
 mod documents;
 mod fleet;
 mod follow;
+mod kubernetes;
+#[path = "../../../common/tests/it/manifests.rs"]
+mod manifests;
 mod many;
 mod model;
 mod readme;
