@@ -16,3 +16,4 @@ mod readme;
 #[path = "../../../common/tests/it/server.rs"]
 mod server;
 mod steward;
+mod users;
