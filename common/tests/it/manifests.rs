@@ -9,7 +9,7 @@ use crate::server::deploy;
 /// The overlays that are shipped.
 pub(crate) const OVERLAYS: [&str; 2] = ["local", "production"];
 
-/// Where the pod of a Deployment, a StatefulSet or a Job is described.
+/// Where the pod of a Deployment, a `StatefulSet` or a Job is described.
 pub(crate) const POD: &str = "/spec/template/spec";
 
 /// All that an overlay renders.

@@ -134,6 +134,9 @@ fn each_user_may_do_its_part_and_clients_no_more() {
     assert!(status.contains("threshold@"), "{status}");
     fleet.stop_program();
 
+    let unknown = fleet.segfleet("client", &["submit", "--model", "none", &photograph]);
+    assert_eq!(unknown.status.code(), Some(2), "{}", stderr(&unknown));
+
     // Queued, so the steward takes it off the queue.
     let job = fleet.succeed(
         "client",
