@@ -1,8 +1,10 @@
-# Sourced by deploy/demo and deploy/bench: a broker, a steward and workers from a release build, and their end.
+# Sourced by deploy/demo, deploy/bench and deploy/observability/cost: a broker, a steward and workers from a release build,
+# and their end.
 #
 # Sets $folder (removed at the end, but for $folder/results and what else the caller makes in it), $bin, $broker,
-# $steward, $workers and exports NATS_URL. The caller runs `trap stop_fleet EXIT`. Workers serve $models, and the caller
-# may set it; they fetch it from the broker if the caller sets $package too, the folder of that model.
+# $steward, $workers and exports NATS_URL. The caller runs `trap stop_fleet EXIT`. There are $n_workers workers, which
+# serve $models, and the caller may set both; they fetch the model from the broker if the caller sets $package too, its
+# folder. A caller that sets $observe to yes keeps the user's settings of OpenTelemetry, and may run start_jaeger.
 # shellcheck shell=bash
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -11,10 +13,13 @@ folder=
 broker=
 steward=
 workers=()
+jaeger=
 models=mock,threshold
+n_workers=2
 package=
 # A fleet of its own, whatever the user's is.
 unset NATS_URL NATS_CREDS NATS_NKEY NATS_CA NATS_CERT NATS_KEY "${!SEGFLEET_@}"
+[ "${observe:-no}" = yes ] || unset "${!OTEL_@}"
 
 # Runs a command in a session of its own, so that Ctrl-C reaches the script alone, which then stops them in
 # order.
@@ -40,8 +45,8 @@ port_of() {
     return 1
 }
 
-# Builds, starts a broker on a free port in a temporary folder, sets it up, and starts a steward, and two workers with
-# the arguments given.
+# Builds, starts a broker on a free port in a temporary folder, sets it up, and starts a steward, and $n_workers workers
+# with the arguments given.
 start_fleet() {
     local server port
     server=$("$root/deploy/nats/find-server")
@@ -59,11 +64,37 @@ start_fleet() {
     in_background "$folder/broker/steward.log" "$bin/segfleet" steward --name steward
     steward=$!
     local number
-    for number in 1 2; do
-        in_background "$folder/broker/worker-$number.log" \
-            "$bin/segfleet-worker" run --model "$models" --name "worker-$number" "$@"
-        workers+=($!)
+    for ((number = 1; number <= n_workers; number++)); do
+        start_worker "worker-$number" "$@"
     done
+}
+
+# Starts a worker of this name, with the arguments given.
+start_worker() {
+    in_background "$folder/broker/$1.log" "$bin/segfleet-worker" run --model "$models" --name "$@"
+    workers+=($!)
+}
+
+# Succeeds when something listens on this port.
+listens() {
+    (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
+}
+
+# Starts the Jaeger $1 on the ports that its variables choose, of which these are two, and waits until it listens.
+start_jaeger() {
+    local query=${JAEGER_QUERY_PORT:-16686} spans=${JAEGER_OTLP_HTTP_PORT:-4318}
+    in_background "$folder/broker/jaeger.log" "$1" --config "$root/deploy/observability/jaeger/jaeger.yaml"
+    jaeger=$!
+    for _ in $(seq 600); do
+        if listens "$query" && listens "$spans"; then
+            return
+        fi
+        kill -0 "$jaeger" 2>/dev/null || break
+        sleep 0.05
+    done
+    echo "Jaeger did not start; its log:" >&2
+    cat "$folder/broker/jaeger.log" >&2
+    return 1
 }
 
 # Waits until none of these processes is left; after 40 seconds, longer than a drain, kills what is.
@@ -75,15 +106,16 @@ end_of() {
     done
 }
 
-# Stops the workers, which finish what they have and tell the broker, and the steward; then the broker.
+# Stops the workers, which finish what they have and tell the broker, and the steward; then the broker and
+# Jaeger.
 stop_fleet() {
     # A second Ctrl-C must not leave the half of it running.
     trap '' INT TERM
     [ -z "$steward" ] || kill "$steward" 2>/dev/null || true
     [ ${#workers[@]} -eq 0 ] || kill "${workers[@]}" 2>/dev/null || true
     end_of $steward "${workers[@]}"
-    [ -z "$broker" ] || kill "$broker" 2>/dev/null || true
-    end_of $broker
+    [ -z "$broker$jaeger" ] || kill $broker $jaeger 2>/dev/null || true
+    end_of $broker $jaeger
     [ -z "$folder" ] || rm -rf "$folder/broker"
     # Stays when there are results.
     [ -z "$folder" ] || rmdir "$folder/results" "$folder" 2>/dev/null || true

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use clap::Args;
 use hyper::{
     Method, Request, Response, StatusCode, body::Incoming, header::CONTENT_TYPE,
     server::conn::http1, service::service_fn,
@@ -21,7 +22,10 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
 
 use crate::metrics;
 
@@ -35,6 +39,27 @@ const LAST_ANSWERS_TIME: Duration = Duration::from_secs(1);
 const ACCEPT_RETRY: Duration = Duration::from_secs(1);
 
 const PLAIN: &str = "text/plain; charset=utf-8";
+
+/// Where a program may be looked at.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct ListenArgs {
+    /// Address and port to serve /metrics, /livez and /readyz on, such as 127.0.0.1:9464; without it, none
+    #[arg(long, env = "SEGFLEET_HTTP_LISTEN", value_name = "ADDR")]
+    pub http_listen: Option<SocketAddr>,
+}
+
+impl ListenArgs {
+    /// Takes the port, if one is wanted.
+    ///
+    /// # Errors
+    /// Which port it is, and why it is not to be had.
+    pub fn open(self) -> Result<Option<Port>, String> {
+        let opened = self.http_listen.map(|address| {
+            Port::open(address).map_err(|error| format!("--http-listen {address}: {error}"))
+        });
+        opened.transpose()
+    }
+}
 
 /// What is looked at. Asked on an asynchronous thread, so it must answer at once.
 pub trait Probe: Send + Sync + 'static {
@@ -98,6 +123,44 @@ impl Port {
         answers.close();
         drop(timeout(LAST_ANSWERS_TIME, answers.wait()).await);
         Ok(())
+    }
+}
+
+/// A port that is served until [`Shown::end`], or until this leaves scope.
+#[derive(Debug)]
+pub struct Shown {
+    serving: TaskTracker,
+    stop: DropGuard,
+}
+
+impl Shown {
+    /// Serves the port, if there is one.
+    #[must_use]
+    pub fn start(port: Option<Port>, probe: Arc<dyn Probe>) -> Self {
+        let (serving, stop) = (TaskTracker::new(), CancellationToken::new());
+        if let Some(port) = port {
+            serving.spawn(serve(port, probe, stop.clone()));
+        }
+        Self {
+            serving,
+            stop: stop.drop_guard(),
+        }
+    }
+
+    /// Answers those who have asked, and ends.
+    pub async fn end(self) {
+        drop(self.stop);
+        self.serving.close();
+        self.serving.wait().await;
+    }
+}
+
+async fn serve(port: Port, probe: Arc<dyn Probe>, stop: CancellationToken) {
+    if let Ok(address) = port.address() {
+        tracing::info!("metrics and probes are on http://{address}");
+    }
+    if let Err(error) = port.serve(probe, stop).await {
+        tracing::error!(%error, "metrics and probes are not served");
     }
 }
 

@@ -32,3 +32,4 @@ pub mod shutdown;
 pub mod stdout;
 pub mod telemetry;
 pub mod trace;
+pub mod usage;

@@ -11,7 +11,8 @@ use std::{
 
 use prometheus_client::{
     encoding::{
-        EncodeLabelSet, EncodeLabelValue, EncodeMetric, LabelValueEncoder, MetricEncoder, text,
+        EncodeLabelSet, EncodeLabelValue, EncodeMetric, LabelSetEncoder, LabelValueEncoder,
+        MetricEncoder, text,
     },
     metrics::{
         MetricType, TypedMetric, counter::Counter, exemplar::HistogramWithExemplars, gauge::Gauge,
@@ -48,6 +49,18 @@ pub type Seconds = Counter<f64, AtomicU64>;
 pub type Level = Gauge<u64, AtomicU64>;
 /// How many seconds something took the last time.
 pub type LastSeconds = Gauge<f64, AtomicU64>;
+/// How many seconds old something is.
+pub type Age = Gauge<f64, AtomicU64>;
+/// When something was, in seconds since 1970.
+pub type Moment = Gauge<f64, AtomicU64>;
+
+/// How much there is now, where that may be unknown.
+pub type LevelIfKnown = Family<Unlabelled, Level>;
+
+/// Brings a count up to what was counted elsewhere.
+pub fn raise(count: &Count, counted: u64) {
+    count.inc_by(counted.saturating_sub(count.get()));
+}
 
 /// The trace that a value comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -144,6 +157,20 @@ impl EncodeMetric for Fact {
 pub trait Labels {
     /// Their names.
     const NAMES: &'static [&'static str];
+}
+
+/// No label: for a single value that is not always there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Unlabelled;
+
+impl EncodeLabelSet for Unlabelled {
+    fn encode(&self, _encoder: &mut LabelSetEncoder<'_>) -> std::fmt::Result {
+        Ok(())
+    }
+}
+
+impl Labels for Unlabelled {
+    const NAMES: &'static [&'static str] = &[];
 }
 
 /// A kind of metric that can be described.
@@ -294,12 +321,12 @@ macro_rules! metrics {
 macro_rules! labels {
     (
         $(#[$about:meta])*
-        $visibility:vis struct $name:ident { $($field:ident: $value:ty,)+ }
+        $visibility:vis struct $name:ident { $($(#[$about_field:meta])* $field:ident: $value:ty,)+ }
     ) => {
         $(#[$about])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash, prometheus_client::encoding::EncodeLabelSet)]
         $visibility struct $name {
-            $($visibility $field: $value,)+
+            $($(#[$about_field])* $visibility $field: $value,)+
         }
 
         impl $crate::metrics::Labels for $name {

@@ -295,17 +295,20 @@ pub enum Stage {
     Infer,
     /// From mask to outlines.
     Outline,
+    /// From outlines to the bytes of the result, which cannot tell it: only metrics and traces do.
+    Encode,
 }
 
 impl Stage {
     /// Every stage in order of time.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Queue,
         Self::Decode,
         Self::Segment,
         Self::Preprocess,
         Self::Infer,
         Self::Outline,
+        Self::Encode,
     ];
 
     /// The stage's name in messages.
@@ -318,6 +321,7 @@ impl Stage {
             Self::Preprocess => "preprocess",
             Self::Infer => "infer",
             Self::Outline => "outline",
+            Self::Encode => "encode",
         }
     }
 }

@@ -49,6 +49,18 @@ pub const MODELS_STREAM: &str = "OBJ_models";
 /// Subjects of [`MODELS_STREAM`]: parts of objects, and what is known of each object.
 pub const MODELS_SUBJECTS: [&str; 2] = ["$O.models.C.>", "$O.models.M.>"];
 
+/// The forms of subjects as people and traces write them.
+pub mod template {
+    /// Where a job is published.
+    pub const JOB: &str = "segment.jobs.{tenant}.{model}.{job}";
+    /// Where its result is stored.
+    pub const RESULT: &str = "segment.results.{tenant}.{job}";
+    /// Where the live copy of its result appears.
+    pub const REPLY: &str = "segment.replies.{tenant}.{job}";
+    /// Where its dead letter goes.
+    pub const DEAD: &str = "segment.dead.{reason}.{tenant}.{model}.{job}";
+}
+
 /// Names of the headers of jobs, results and dead letters.
 pub mod header {
     /// Media type of the payload; on a job `image/*` means that the payload is the file itself.
@@ -63,6 +75,8 @@ pub mod header {
     pub const REQUEUE_OF: &str = "Segment-Requeue-Of";
     /// W3C trace context of the sender.
     pub const TRACEPARENT: &str = "traceparent";
+    /// What tracing systems add to it.
+    pub const TRACESTATE: &str = "tracestate";
 
     /// Dead letter: why the job was given up on (an error code).
     pub const DEAD_REASON: &str = "Segment-Dead-Reason";
@@ -147,6 +161,12 @@ pub fn dead_of(
     let model = model.map_or_else(|| "*".to_owned(), ToString::to_string);
     let job = job.map_or("*", JobId::as_str);
     format!("{PREFIX}.dead.{reason}.{tenant}.{model}.{job}")
+}
+
+/// The dead letters of all tenants for one reason.
+#[must_use]
+pub fn dead_for(reason: &str) -> String {
+    format!("{PREFIX}.dead.{reason}.>")
 }
 
 /// The reason and the job of a dead letter's subject, if it is one.

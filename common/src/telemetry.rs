@@ -1,4 +1,9 @@
 //! Logging: to standard error, as text for people or JSON for machines.
+//!
+//! What is logged of a job is logged within a span `job` that has its id, tenant, model, attempt and trace id, so that
+//! every line has them. Never logged: payloads, credentials, metadata.
+
+use std::io::{self, IsTerminal as _};
 
 use clap::{Args, ValueEnum};
 use thiserror::Error;
@@ -21,7 +26,7 @@ pub struct LogArgs {
     #[arg(
         long,
         env = "SEGFLEET_LOG_FORMAT",
-        default_value = "text",
+        default_value = "auto",
         global = true,
         value_name = "FORMAT"
     )]
@@ -31,6 +36,8 @@ pub struct LogArgs {
 /// How a line of the log looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
+    /// For people on a terminal, and for machines elsewhere.
+    Auto,
     /// For people.
     Text,
     /// For machines: one object a line.
@@ -64,10 +71,17 @@ pub fn init(args: &LogArgs) -> Result<(), TelemetryError> {
     })?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    let started = match args.log_format {
-        LogFormat::Text => lines.with_target(false).try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+        .with_writer(io::stderr);
+    let is_for_people = match args.log_format {
+        LogFormat::Auto => io::stderr().is_terminal(),
+        LogFormat::Text => true,
+        LogFormat::Json => false,
+    };
+    let started = if is_for_people {
+        lines.with_target(false).try_init()
+    } else {
+        let lines = lines.json().flatten_event(true);
+        lines.with_span_list(false).try_init()
     };
     started.map_err(TelemetryError::AlreadySet)
 }

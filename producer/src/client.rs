@@ -4,7 +4,10 @@
 //! after a reconnect or a pause, so no result is missed. A job is published under one id until the broker
 //! has it: sending it again is harmless.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use async_nats::{HeaderMap, Subscriber};
 use bytes::Bytes;
@@ -19,6 +22,7 @@ use segfleet_common::{
     result::JobResult,
     retry::Backoff,
     subject::{self, JobId, JobSubject, ModelName, Tenant, header},
+    trace::{self, SpanContext, Tracer},
     wire,
 };
 use thiserror::Error;
@@ -27,6 +31,7 @@ use tokio::{sync::watch, time::sleep};
 use crate::{
     budget::ByteBudget,
     info::{describe, info},
+    submission::Submission,
 };
 
 /// How long a steward may take to say who serves a model.
@@ -41,6 +46,9 @@ pub struct Client {
     tenant: Tenant,
     /// Images that are encoded and on their way to the broker: each is in memory twice then.
     publishing: Arc<ByteBudget>,
+    tracer: Tracer,
+    /// The span that all its jobs are a part of.
+    caller: Option<SpanContext>,
 }
 
 /// A job whose result is waited for.
@@ -51,6 +59,8 @@ pub struct Pending {
     link: watch::Receiver<Link>,
     /// The result may be older than the subscription.
     look_first: bool,
+    /// What is told of it in the job's trace, where this client has submitted it and traces.
+    submission: Option<Submission>,
 }
 
 impl Pending {
@@ -68,6 +78,8 @@ pub struct Received {
     pub result: JobResult,
     /// The bytes that say it, the same live and stored.
     pub payload: Bytes,
+    /// What came with them.
+    pub headers: HeaderMap,
 }
 
 /// A job that the broker did not take.
@@ -143,6 +155,23 @@ impl Client {
             broker,
             tenant,
             publishing: Arc::new(ByteBudget::new()),
+            tracer: Tracer::off(),
+            caller: None,
+        }
+    }
+
+    /// The same client, which records spans of its jobs from now on.
+    #[must_use]
+    pub fn traced(self, tracer: Tracer) -> Self {
+        Self { tracer, ..self }
+    }
+
+    /// The same client for jobs that are a part of this span, whether or not it records spans of its own.
+    #[must_use]
+    pub fn within(&self, caller: SpanContext) -> Self {
+        Self {
+            caller: Some(caller),
+            ..self.clone()
         }
     }
 
@@ -175,11 +204,36 @@ impl Client {
                 limit_bytes,
             });
         }
+        let address = JobSubject {
+            tenant: self.tenant.clone(),
+            model: model.clone(),
+            job: id.clone(),
+        };
+        let submission = Submission::begin(&self.tracer, self.caller.as_ref(), &address);
         let _part = self.publishing.take(n_bytes).await;
         let mut pending = self.expect(id).await?;
+        pending.submission = submission;
         let payload: Bytes = wire::encode_job(job).into();
-        pending.look_first = self.publish(model, &pending.id, payload).await?;
+        let (n_bytes, started) = (payload.len(), SystemTime::now());
+        let headers = self.headers(pending.submission.as_ref());
+        let published = self.publish(&address, Message { headers, payload }).await;
+        if let Some(submission) = &mut pending.submission {
+            let failure = published.as_ref().err().map(ToString::to_string);
+            submission.published(started, n_bytes, failure);
+        }
+        pending.look_first = published?;
         Ok(pending)
+    }
+
+    fn headers(&self, submission: Option<&Submission>) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, wire::MSGPACK);
+        match (submission, &self.caller) {
+            (Some(submission), _) => submission.mark(&mut headers),
+            (None, Some(caller)) => trace::write(caller, &mut headers),
+            (None, None) => {}
+        }
+        headers
     }
 
     /// Largest job that this broker takes in one message, in bytes.
@@ -215,24 +269,13 @@ impl Client {
             replies,
             link,
             look_first: true,
+            submission: None,
         })
     }
 
     /// Publishes until the broker has the job; tells whether it was sent more than once.
-    async fn publish(
-        &self,
-        model: &ModelName,
-        id: &JobId,
-        payload: Bytes,
-    ) -> Result<bool, SubmitError> {
-        let address = JobSubject {
-            tenant: self.tenant.clone(),
-            model: model.clone(),
-            job: id.clone(),
-        };
-        let mut headers = HeaderMap::new();
-        headers.insert(header::CONTENT_TYPE, wire::MSGPACK);
-        let message = Message { headers, payload };
+    async fn publish(&self, address: &JobSubject, message: Message) -> Result<bool, SubmitError> {
+        let JobSubject { model, job: id, .. } = address;
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
         let mut n_failures = 0;
         loop {
@@ -298,7 +341,7 @@ impl Client {
     /// # Errors
     /// [`ResultError`] when the connection is closed for good or the result cannot be read.
     pub async fn wait(&self, mut pending: Pending) -> Result<Received, ResultError> {
-        tokio::select! {
+        let received = tokio::select! {
             live = pending.replies.next() => match live {
                 Some(live) => {
                     let headers = live.headers.unwrap_or_default();
@@ -307,7 +350,11 @@ impl Client {
                 None => Err(ResultError::Closed(pending.id)),
             },
             stored = self.look(&pending.id, pending.link, pending.look_first) => stored,
+        };
+        if let (Some(submission), Ok(received)) = (&mut pending.submission, &received) {
+            submission.received(&received.headers, &received.result);
         }
+        received
     }
 
     /// Looks for the stored result whenever the live one may have been missed: after a reconnect, or a pause.
@@ -368,5 +415,6 @@ fn read(id: &JobId, message: Message) -> Result<Received, ResultError> {
     Ok(Received {
         result,
         payload: message.payload,
+        headers: message.headers,
     })
 }

@@ -14,7 +14,10 @@ use std::{
     process::ExitCode,
 };
 
-use segfleet_common::broker::{Broker, ConnectError, DeadError, PackageError, StreamsError};
+use segfleet_common::{
+    broker::{Broker, ConnectError, DeadError, PackageError, StreamsError},
+    trace::TraceMistakes,
+};
 use thiserror::Error;
 
 use crate::{
@@ -89,6 +92,9 @@ pub enum CommandError {
     /// Arguments that do not go together.
     #[error("{0}")]
     Usage(String),
+    /// Settings of traces that are not right.
+    #[error(transparent)]
+    Traces(#[from] TraceMistakes),
 }
 
 impl CommandError {
@@ -99,7 +105,8 @@ impl CommandError {
             Self::Submit(SubmitError::UnknownModel { .. } | SubmitError::TooLarge { .. })
             | Self::Package(PackageError::NotFound { .. } | PackageError::Exists { .. })
             | Self::Out { .. }
-            | Self::Usage(_) => Exit::Usage,
+            | Self::Usage(_)
+            | Self::Traces(_) => Exit::Usage,
             Self::Steward(StewardError::Ended(_) | StewardError::Failed(_)) => Exit::NotOk,
             Self::Connect(_)
             | Self::Steward(StewardError::Connect(_))

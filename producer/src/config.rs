@@ -6,10 +6,12 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum as _};
 use segfleet_common::{
     args::{Format, OptionArgs, View, default_name, parse_bytes, parse_duration, parse_name},
     broker::{ConnectArgs, DeadFilter, Settings},
+    http::ListenArgs,
     package::PackageRef,
     result::ErrorCode,
     subject::{JobId, ModelName, Tenant},
     telemetry::LogArgs,
+    trace::TraceArgs,
 };
 
 /// Sends images to a fleet of segmentation workers over NATS and gets the outlines of the objects in them.
@@ -77,6 +79,14 @@ pub struct StewardArgs {
     /// Time between two looks at the queues
     #[arg(long, env = "SEGFLEET_STEWARD_LOOK_EVERY", default_value = "5s", value_name = "TIME", value_parser = parse_duration)]
     pub look_every: Duration,
+
+    /// Where it may be looked at from outside.
+    #[command(flatten)]
+    pub listen: ListenArgs,
+
+    /// Where spans go.
+    #[command(flatten)]
+    pub traces: TraceArgs,
 }
 
 /// Settings of `cancel`.
@@ -384,6 +394,10 @@ pub struct SubmitArgs {
     /// What is wanted of the outlines.
     #[command(flatten)]
     pub options: OptionArgs,
+
+    /// Where spans go.
+    #[command(flatten)]
+    pub traces: TraceArgs,
 }
 
 impl SubmitArgs {

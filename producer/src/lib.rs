@@ -27,3 +27,4 @@ pub mod config;
 pub mod info;
 pub mod output;
 pub mod steward;
+mod submission;

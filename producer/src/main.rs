@@ -29,6 +29,7 @@ fn main() -> ExitCode {
     reason = "an error of a command belongs there, as clap's do"
 )]
 fn complain(error: &dyn fmt::Display, exit: Exit) -> ExitCode {
-    eprintln!("error: {error}");
+    let mistakes = error.to_string();
+    mistakes.lines().for_each(|line| eprintln!("error: {line}"));
     exit.into()
 }

@@ -47,7 +47,10 @@ impl Table {
                 worker,
             ]),
             Outcome::Error(error) => {
-                self.columns([file, "-", "-", &time, &format!("{worker}  {error}")])
+                // The id that the fleet's logs and traces have it under.
+                let trace = result.trace_id.as_ref();
+                let trace = trace.map_or_else(String::new, |id| format!(" (trace {id})"));
+                self.columns([file, "-", "-", &time, &format!("{worker}  {error}{trace}")])
             }
             Outcome::Expired | Outcome::Cancelled => self.columns([
                 file,
@@ -148,14 +151,18 @@ pub fn status(streams: &[StreamStatus], now: OffsetDateTime) -> String {
         "STREAM", "MESSAGES", "SIZE", "LIMIT", "OLDEST"
     )];
     lines.extend(streams.iter().map(|stream| {
-        let limit = stream.max_bytes.map_or_else(|| "none".to_owned(), size);
+        let limit = stream
+            .fill
+            .max_bytes
+            .map_or_else(|| "none".to_owned(), size);
         format!(
             "{:<20} {:>10} {:>12} {:>12} {:>8}",
             stream.name,
-            stream.messages,
-            size(stream.bytes),
+            stream.fill.messages,
+            size(stream.fill.bytes),
             limit,
             stream
+                .fill
                 .oldest_at
                 .map_or_else(|| "-".to_owned(), |oldest_at| age(now - oldest_at))
         )
@@ -295,7 +302,7 @@ fn size(n_bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use segfleet_common::{
-        broker::ConsumerStatus,
+        broker::{ConsumerStatus, Fill},
         result::{ErrorCode, JobError, Timings},
         subject::Tenant,
     };
@@ -366,10 +373,13 @@ mod tests {
         };
         let stream = StreamStatus {
             name: "JOBS".to_owned(),
-            messages: 5,
-            bytes: 1536,
-            max_bytes: Some(4 << 30),
-            oldest_at: Some(OffsetDateTime::UNIX_EPOCH),
+            fill: Fill {
+                messages: 5,
+                bytes: 1536,
+                max_bytes: Some(4 << 30),
+                oldest_at: Some(OffsetDateTime::UNIX_EPOCH),
+                ..Fill::default()
+            },
             consumers: vec![consumer],
         };
         let expected = "\

@@ -9,10 +9,14 @@
 mod cancel;
 mod ending;
 mod failing;
+mod health;
 mod info;
 mod janitor;
+pub mod metrics;
 mod roster;
 mod service;
+mod sight;
+mod telling;
 mod watch;
 
 use std::{sync::Arc, time::Duration};
@@ -20,7 +24,9 @@ use std::{sync::Arc, time::Duration};
 use futures_util::FutureExt as _;
 use segfleet_common::{
     broker::{Broker, ConnectArgs, ConnectError},
+    http::{Port, Shown},
     subject::Tenant,
+    trace::Tracer,
 };
 use thiserror::Error;
 use tokio::{
@@ -30,7 +36,15 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::{janitor::Janitor, service::serve, watch::watch};
+use self::{
+    health::{AtWork, Bound, Health},
+    janitor::Janitor,
+    metrics::Metrics,
+    roster::Roster,
+    service::serve,
+    sight::Board,
+    watch::watch,
+};
 
 /// How long a steward may take to end what it is about, after it was told to stop. What it leaves is done by the next.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -45,13 +59,31 @@ pub struct Config {
     pub name: String,
     /// Time between two looks at the queues.
     pub look_every: Duration,
+    /// Where the spans of what it ends go.
+    pub tracer: Tracer,
+    /// Where it may be looked at from outside.
+    pub http: Option<Port>,
 }
 
 /// What the parts of a steward share.
 #[derive(Debug)]
 struct Steward {
     broker: Broker,
+    /// Where the spans of what it ends go.
+    tracer: Tracer,
     config: Config,
+    /// Counted by all of them.
+    metrics: Arc<Metrics>,
+    /// What the watch saw last.
+    board: Board,
+    bound: Bound,
+}
+
+impl Steward {
+    /// Whether there is a port through which it may be looked at.
+    fn is_shown(&self) -> bool {
+        self.config.http.is_some()
+    }
 }
 
 /// The connections of a steward. A message that cannot be parsed breaks the one that it comes on, so what anybody may
@@ -84,6 +116,18 @@ impl Connections {
             _ => None,
         })
     }
+
+    /// A steward that works over them.
+    fn steward(&self, config: Config, metrics: Arc<Metrics>) -> Arc<Steward> {
+        Arc::new(Steward {
+            broker: self.broker.clone(),
+            tracer: config.tracer.clone(),
+            config,
+            metrics,
+            board: Board::new(),
+            bound: Bound::default(),
+        })
+    }
 }
 
 /// A steward that ended before it was told to.
@@ -112,30 +156,59 @@ pub async fn run(
     config: Config,
     shutdown: CancellationToken,
 ) -> Result<(), StewardError> {
-    let Some(connections) = Connections::make(connect, &config.name, &shutdown).await? else {
-        return Ok(());
+    let metrics = Arc::new(Metrics::new());
+    let health = Arc::new(Health::new(metrics.clone()));
+    let shown = Shown::start(config.http.clone(), health.clone());
+    let connected = Connections::make(connect, &config.name, &shutdown).await;
+    let ended = match connected {
+        Ok(Some(connections)) => {
+            let steward = connections.steward(config, metrics);
+            Box::pin(work(steward, connections, &health, &shutdown)).await
+        }
+        Ok(None) => Ok(()),
+        Err(error) => Err(error.into()),
     };
+    // Last of all: whoever looks sees it end.
+    shown.end().await;
+    ended
+}
+
+/// Has all parts work until `shutdown`.
+async fn work(
+    steward: Arc<Steward>,
+    connections: Connections,
+    health: &Health,
+    shutdown: &CancellationToken,
+) -> Result<(), StewardError> {
     let Connections {
         broker,
         notices,
         requests,
     } = connections;
+    let config = &steward.config;
     tracing::info!(
         name = config.name,
         look_every = ?config.look_every,
         "steward: ending jobs that the broker gives up on, answering cancel and info, trimming results"
     );
-    let steward = Arc::new(Steward {
-        broker: broker.clone(),
-        config,
-    });
     let stop = shutdown.child_token();
+    health.watch(AtWork {
+        steward: steward.clone(),
+        connections: [
+            ("work", broker.clone()),
+            ("notices", notices.clone()),
+            ("requests", requests.clone()),
+        ],
+        stop: stop.clone(),
+    });
+    // What workers answer is what anybody may send.
+    let roster = Arc::new(Roster::new(requests.clone()));
     let mut parts = Parts::new();
     let janitor = Janitor::new(steward.clone(), notices).tidy(stop.clone());
     parts.spawn(janitor.map(|()| "the janitor"));
-    parts.spawn(watch(steward.clone(), stop.clone()).map(|()| "the watch"));
-    parts.spawn(serve(steward, requests, stop.clone()).map(|()| "the service"));
-    let ended = until_one_ends(&mut parts, &shutdown).await;
+    parts.spawn(watch(steward.clone(), roster.clone(), stop.clone()).map(|()| "the watch"));
+    parts.spawn(serve(steward, requests, roster, stop.clone()).map(|()| "the service"));
+    let ended = until_one_ends(&mut parts, shutdown).await;
     stop.cancel();
     let drain = async { while parts.join_next().await.is_some() {} };
     if timeout(DRAIN_TIMEOUT, drain).await.is_err() {

@@ -1,16 +1,18 @@
 //! The worker's arguments as people write them ([`Args`]); [`crate::config`] checks them.
 
-use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use segfleet_common::{
     args::{Format, OptionArgs, parse_bytes, parse_duration, parse_name},
     broker::ConnectArgs,
     decode::DecodeLimits,
     forms::Form,
+    http::ListenArgs,
     limits,
     subject::Tenant,
     telemetry::LogArgs,
+    trace::TraceArgs,
 };
 
 #[cfg(debug_assertions)]
@@ -166,9 +168,9 @@ pub struct RunArgs {
     #[arg(long, env = "SEGFLEET_DRAIN_TIMEOUT", default_value = "25s", value_parser = parse_duration, value_name = "TIME")]
     pub drain_timeout: Duration,
 
-    /// Address and port to serve /metrics, /livez and /readyz on, such as 127.0.0.1:9464; without it, none
-    #[arg(long, env = "SEGFLEET_HTTP_LISTEN", value_name = "ADDR")]
-    pub http_listen: Option<SocketAddr>,
+    /// Where it may be looked at from outside.
+    #[command(flatten)]
+    pub listen: ListenArgs,
 
     /// Which jobs to do in a process of their own, so that an image that kills it does no other harm
     #[arg(
@@ -222,9 +224,33 @@ pub struct RunArgs {
     #[arg(long, env = "SEGFLEET_MEMORY", value_parser = parse_bytes, value_name = "SIZE", help_heading = "Limits")]
     pub memory: Option<i64>,
 
+    /// How the span of an attempt belongs to its job's trace
+    #[arg(
+        long,
+        env = "SEGFLEET_TRACE_ATTEMPTS",
+        default_value = "inside",
+        value_name = "HOW",
+        help_heading = "Traces"
+    )]
+    pub trace_attempts: Attempts,
+
+    /// Where spans go.
+    #[command(flatten)]
+    pub traces: TraceArgs,
+
     /// How to reach the broker.
     #[command(flatten, next_help_heading = "Broker")]
     pub connect: ConnectArgs,
+}
+
+/// How the span of an attempt belongs to its job's trace.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Attempts {
+    /// As a part of it, and with a link to the job: one job is one trace
+    #[default]
+    Inside,
+    /// As a trace of its own with a link to the job
+    Linked,
 }
 
 /// How large an image may be.

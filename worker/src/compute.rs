@@ -3,7 +3,7 @@
 //! Dropped before its end, it lets go of the job: a queued one does not begin, one on a thread stops before the model
 //! runs, and a child is killed.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 use segfleet_common::{
     result::{ErrorCode, JobError, Outcome},
@@ -117,9 +117,13 @@ fn on_thread(
     let input = settler.input.clone();
     let (segmenter, limits) = (settler.segmenter.clone(), worker.limits);
     let (writer, mut draft) = (settler.writer.clone(), settler.draft.clone());
+    let journal = settler.journal.clone();
     move || {
         thread.check_wanted()?;
-        match process(&input, &*segmenter, &limits, &mut thread, &mut draft) {
+        journal.began(SystemTime::now(), &segmenter.info().version);
+        let done = process(&input, &*segmenter, &limits, &mut thread, &mut draft);
+        journal.worked(&draft.timings);
+        match done {
             Ok(objects) => Ok(Ending::Finished(writer.write(draft, Outcome::Ok(objects)))),
             Err(Failure::Client(error)) => {
                 Ok(Ending::Finished(writer.write(draft, Outcome::Error(error))))

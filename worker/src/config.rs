@@ -1,9 +1,8 @@
 //! The worker's settings, checked and with its models loaded ([`Config`]).
 
 use std::{
-    net::SocketAddr,
+    fmt,
     num::NonZeroUsize,
-    path::Path,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -16,14 +15,17 @@ use segfleet_common::{
     http::Port,
     limits::SOURCES_PER_WORKER,
     subject::{ModelName, Tenant},
+    trace::Tracer,
+    usage::memory_limit_bytes,
 };
 
 use crate::{
-    args::RunArgs, choice::ModelChoice, failpoint::Failpoint, fetch::Fetched, follow::Follow,
-    isolate::Isolation, load::Loader, memory::container_limit_bytes, metrics::Metrics,
-    segment::Segmenter,
+    args::Attempts, args::RunArgs, choice::ModelChoice, failpoint::Failpoint, fetch::Fetched,
+    follow::Follow, isolate::Isolation, load::Loader, metrics::Metrics, segment::Segmenter,
 };
 
+/// What a worker is called in traces, where nobody says otherwise.
+const SERVICE: &str = "segfleet-worker";
 /// Slots per thread where nothing is said: enough to hide the network behind computing.
 const SLOTS_PER_THREAD: usize = 2;
 
@@ -69,6 +71,10 @@ pub struct Config {
     pub stall_time: Duration,
     /// What is counted and measured, from the loading of the models on.
     pub metrics: Arc<Metrics>,
+    /// Where the spans of deliveries go.
+    pub tracer: Tracer,
+    /// How they belong to their jobs' traces.
+    pub attempts: Attempts,
     /// Where it may be looked at from outside.
     pub http: Option<Port>,
     /// Where a test kills the worker.
@@ -90,36 +96,34 @@ impl Config {
         tenants.sort();
         tenants.dedup();
         let n_at_once = n_threads.min(n_slots.saturating_mul(tenants.len()));
-        let batch = args.batch.to_settings(n_at_once, args.isolate);
+        let mut mistakes = Mistakes(Vec::new());
+        let batch = mistakes.or_note(args.batch.to_settings(n_at_once, args.isolate));
         let mut loader = Loader::new(&args.load, n_threads)
             .with_fetched(fetched)
-            .with_batches(batch.clone().unwrap_or_default());
+            .with_batches(batch.unwrap_or_default());
         // Before the models: they take their time.
-        let (http, mut mistakes) = open(args.http_listen);
+        let http = mistakes.or_note(args.listen.open()).flatten();
         let metrics = Arc::<Metrics>::default();
         let (models, of_models) = load_models(&args.models, &mut loader, &metrics);
-        mistakes.extend(of_models);
-        mistakes.extend(batch.err());
-        mistakes.extend(check_sources(tenants.len(), models.len()));
-        mistakes.extend(check_bounds(args.slots, args.max_run_time));
-        let follow = follow(&args, loader, &models).unwrap_or_else(|mistake| {
-            mistakes.push(mistake);
-            None
-        });
+        mistakes.0.extend(of_models);
+        mistakes
+            .0
+            .extend(check_sources(tenants.len(), models.len()));
+        mistakes
+            .0
+            .extend(check_bounds(args.slots, args.max_run_time));
+        let follow = mistakes.or_note(follow(&args, loader, &models)).flatten();
         let spare_bytes = follow.as_ref().map_or(0, Follow::spare_bytes);
-        let memory_bytes = args
-            .memory
-            .map_or_else(default_memory_bytes, i64::unsigned_abs);
+        let memory_bytes = memory_bytes(args.memory);
         let left = share_memory(memory_bytes, spare_bytes, &models, limits.side_px);
-        let job_memory_bytes = left.unwrap_or_else(|mistake| {
-            mistakes.push(mistake);
-            0
-        });
-        if !mistakes.is_empty() {
-            return Err(mistakes.join("\n"));
+        let job_memory_bytes = mistakes.or_note(left).unwrap_or_default();
+        let name = args.name.unwrap_or_else(|| default_name("worker"));
+        let tracer = mistakes.or_note(Tracer::from_args(&args.traces, SERVICE, &name));
+        if !mistakes.0.is_empty() {
+            return Err(mistakes.0.join("\n"));
         }
         Ok(Self {
-            name: args.name.unwrap_or_else(|| default_name("worker")),
+            name,
             connect: args.connect,
             tenants,
             models,
@@ -133,6 +137,8 @@ impl Config {
             isolation: Isolation::of_this_program(args.isolate),
             stall_time: STALL_TIME,
             metrics,
+            tracer: tracer.unwrap_or_default(),
+            attempts: args.trace_attempts,
             http,
             failpoint: Failpoint {
                 #[cfg(debug_assertions)]
@@ -142,14 +148,14 @@ impl Config {
     }
 }
 
-/// Takes the port, if one is wanted, or says why not.
-fn open(address: Option<SocketAddr>) -> (Option<Port>, Vec<String>) {
-    let Some(address) = address else {
-        return (None, Vec::new());
-    };
-    match Port::open(address) {
-        Ok(port) => (Some(port), Vec::new()),
-        Err(error) => (None, vec![format!("--http-listen {address}: {error}")]),
+/// What is wrong with the settings, one a line.
+struct Mistakes(Vec<String>);
+
+impl Mistakes {
+    /// What was read, or nothing and a note of what is wrong with it.
+    fn or_note<T>(&mut self, read: Result<T, impl fmt::Display>) -> Option<T> {
+        read.map_err(|mistake| self.0.push(mistake.to_string()))
+            .ok()
     }
 }
 
@@ -271,10 +277,13 @@ pub(crate) fn largest_need_bytes(model: &dyn Segmenter, side_px: u32) -> u64 {
     LEAST_IMAGE_BYTES.saturating_add(needs.max().unwrap_or_default())
 }
 
-/// Half of what this process may use: the other half is for messages, masks and outlines.
-fn default_memory_bytes() -> u64 {
-    let half =
-        container_limit_bytes(Path::new("/")).map_or(UNKNOWN_MEMORY_BYTES, |bytes| bytes / 2);
+/// What models and jobs may take: what is said, or else half of what this process may use. The other half is for
+/// messages, masks and outlines.
+fn memory_bytes(said: Option<i64>) -> u64 {
+    if let Some(said) = said {
+        return said.unsigned_abs();
+    }
+    let half = memory_limit_bytes().map_or(UNKNOWN_MEMORY_BYTES, |bytes| bytes / 2);
     half.max(LEAST_IMAGE_BYTES)
 }
 

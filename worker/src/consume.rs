@@ -17,6 +17,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use crate::{
     delivery::Delivery,
@@ -179,7 +180,9 @@ impl Line<'_> {
         match Delivery::take(message, self.bound.ack_wait, worker) {
             Ok(delivery) => {
                 let attempts = self.bound.attempts;
+                let lines = delivery.lines.clone();
                 let served = serve(worker.clone(), source.clone(), delivery, attempts);
+                let served = served.instrument(lines);
                 worker.tasks.spawn(async move {
                     served.await;
                     drop(slot);

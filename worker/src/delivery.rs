@@ -4,23 +4,25 @@
 //! goes on; computing cannot block that task. It is settled once, by one of the consuming methods; dropped
 //! unsettled it is given back, as a net, never as the plan. Decides nothing.
 
-use std::{fmt::Write as _, sync::Arc, time::Duration};
+use std::{
+    fmt::Write as _,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use async_nats::{Client, HeaderMap, Subject, jetstream};
 use bytes::Bytes;
 use segfleet_common::{
-    broker::header_text,
-    limits::HEARTBEATS_PER_ACK_WAIT,
-    retry::Backoff,
-    subject::{JobSubject, header},
-    trace,
+    broker::header_text, limits::HEARTBEATS_PER_ACK_WAIT, retry::Backoff, subject::JobSubject,
 };
 use thiserror::Error;
 use time::OffsetDateTime;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::{task::AbortOnDropHandle, task::TaskTracker};
+use tracing::Instrument as _;
 
 use crate::{
+    journal::{Arrival, Journal},
     metrics::{Metrics, of_model},
     worker::Worker,
 };
@@ -67,6 +69,10 @@ pub(crate) struct Delivery {
     pub(crate) received_at: OffsetDateTime,
     pub(crate) payload: Bytes,
     pub(crate) headers: HeaderMap,
+    /// What is told of it in the job's trace.
+    pub(crate) journal: Journal,
+    /// What every line of the log about it says.
+    pub(crate) lines: tracing::Span,
     /// Where settlements go; taken by the first one.
     settle_at: Option<Subject>,
     client: Client,
@@ -83,17 +89,7 @@ impl Delivery {
         ack_wait: Duration,
         worker: &Worker,
     ) -> Result<Self, Box<NotADelivery>> {
-        let parsed = message
-            .info()
-            .map_err(|error| error.to_string())
-            .and_then(|info| {
-                let attempt = u32::try_from(info.delivered).map_err(|error| error.to_string())?;
-                let address = message
-                    .subject
-                    .parse::<JobSubject>()
-                    .map_err(|error| error.to_string())?;
-                Ok((attempt, info.published, address))
-            });
+        let parsed = parse(&message);
         let client = message.context.client();
         let settle_at = message.reply.clone();
         let (attempt, queued_at, address, settle_at) = match (parsed, settle_at) {
@@ -113,19 +109,33 @@ impl Delivery {
             }
         };
         let message = message.message;
+        let headers = message.headers.unwrap_or_default();
+        let received_at = SystemTime::now();
+        let arrival = Arrival {
+            headers: &headers,
+            address: &address,
+            attempt,
+            queued_at: queued_at.into(),
+            received_at,
+        };
+        let journal = Journal::open(&worker.tracer, worker.attempts, arrival);
+        let lines = lines(&address, attempt, &journal);
         let heartbeat = keep_lease(
             client.clone(),
             settle_at.clone(),
             ack_wait / HEARTBEATS_PER_ACK_WAIT,
             worker.metrics.clone(),
         );
+        let heartbeat = heartbeat.instrument(lines.clone());
         let delivery = Self {
             address,
             attempt,
             queued_at,
-            received_at: OffsetDateTime::now_utc(),
+            received_at: received_at.into(),
             payload: message.payload,
-            headers: message.headers.unwrap_or_default(),
+            headers,
+            journal,
+            lines,
             settle_at: Some(settle_at),
             client,
             tasks: worker.tasks.clone(),
@@ -141,12 +151,6 @@ impl Delivery {
         header_text(&self.headers, name)
     }
 
-    /// The trace that the job's sender is in.
-    pub(crate) fn trace_id(&self) -> Option<String> {
-        let trace_id = self.header(header::TRACEPARENT).and_then(trace::trace_id);
-        trace_id.map(str::to_owned)
-    }
-
     /// How long the job was queued before it came here.
     pub(crate) fn waited(&self) -> Duration {
         // The broker's clock and this machine's may differ by more than a short wait.
@@ -156,17 +160,17 @@ impl Delivery {
 
     /// Double-acks: the job leaves the queue.
     pub(crate) async fn ack(mut self) {
-        self.settle("+ACK".to_owned()).await;
+        self.settle("ack", "+ACK".to_owned()).await;
     }
 
     /// Terms: the job leaves the queue, and the broker notes why.
     pub(crate) async fn term(mut self, reason: &str) {
-        self.settle(format!("+TERM {reason}")).await;
+        self.settle("term", format!("+TERM {reason}")).await;
     }
 
     /// Naks: the job is handed out again after `delay`.
     pub(crate) async fn nak(mut self, delay: Duration) {
-        self.settle(nak_after(delay)).await;
+        self.settle("nak", nak_after(delay)).await;
     }
 
     /// Naks because of a drain: the job is handed out again at once.
@@ -176,10 +180,12 @@ impl Delivery {
         self.nak(Duration::ZERO).await;
     }
 
-    async fn settle(&mut self, settlement: String) {
+    /// Tells the broker until it confirms; `word` is what that is called.
+    async fn settle(&mut self, word: &'static str, settlement: String) {
         let Some(settle_at) = self.settle_at.take() else {
             return;
         };
+        let started = SystemTime::now();
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
         for _ in 0..SETTLE_TRIES {
             let confirmed = self
@@ -187,14 +193,12 @@ impl Delivery {
                 .request(settle_at.clone(), settlement.clone().into())
                 .await;
             let Err(error) = confirmed else {
-                return;
+                return self.journal.settled(started, word);
             };
-            tracing::debug!(job.id = %self.address.job, %error, "the broker did not confirm a settlement");
+            tracing::debug!(%error, "the broker did not confirm a settlement");
             tokio::time::sleep(backoff.next_delay()).await;
         }
         tracing::warn!(
-            job.id = %self.address.job,
-            delivery.attempt = self.attempt,
             settlement,
             "the broker did not confirm a settlement; the job will be delivered again and found answered"
         );
@@ -204,19 +208,41 @@ impl Delivery {
 impl Drop for Delivery {
     fn drop(&mut self) {
         self.metrics.left(&self.address.model);
+        self.journal.close();
         let Some(settle_at) = self.settle_at.take() else {
             return;
         };
         self.metrics.deliveries_abandoned.inc();
-        tracing::warn!(job.id = %self.address.job, delivery.attempt = self.attempt, "a delivery was abandoned");
+        let _lines = self.lines.enter();
+        tracing::warn!("a delivery was abandoned");
         let client = self.client.clone();
-        self.tasks.spawn(async move {
-            let sent = client.publish(settle_at, nak_after(Duration::ZERO).into()).await;
+        let giving_back = async move {
+            let sent = client
+                .publish(settle_at, nak_after(Duration::ZERO).into())
+                .await;
             if let Err(error) = sent {
                 tracing::warn!(%error, "an abandoned delivery cannot be given back; its lease will end");
             }
-        });
+        };
+        self.tasks.spawn(giving_back.in_current_span());
     }
+}
+
+/// The attempt, when the broker accepted the job, and where it was published.
+fn parse(message: &jetstream::Message) -> Result<(u32, OffsetDateTime, JobSubject), String> {
+    let info = message.info().map_err(|error| error.to_string())?;
+    let attempt = u32::try_from(info.delivered).map_err(|error| error.to_string())?;
+    let address = message.subject.parse::<JobSubject>();
+    let address = address.map_err(|error| error.to_string())?;
+    Ok((attempt, info.published, address))
+}
+
+/// What every line of the log about a delivery says.
+fn lines(address: &JobSubject, attempt: u32, journal: &Journal) -> tracing::Span {
+    let JobSubject { tenant, model, job } = address;
+    let trace_id = journal.trace_id();
+    // Of the highest level, so that it is there whatever is logged.
+    tracing::error_span!("job", job.id = %job, %tenant, %model, delivery.attempt = attempt, trace_id)
 }
 
 fn nak_after(delay: Duration) -> String {

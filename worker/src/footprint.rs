@@ -5,6 +5,7 @@
 
 use std::fs;
 
+use segfleet_common::usage::{resident_bytes, status_bytes};
 use serde::{Deserialize, Serialize};
 
 /// Memory of a model.
@@ -45,9 +46,9 @@ impl Footprint {
         load: impl FnOnce() -> Result<M, E>,
         infer: impl FnOnce(&M) -> Result<(), E>,
     ) -> Result<(M, Self), E> {
-        let before_bytes = status_bytes(RESIDENT);
+        let before_bytes = resident_bytes();
         let model = load()?;
-        let loaded_bytes = status_bytes(RESIDENT);
+        let loaded_bytes = resident_bytes();
         forget_peak();
         infer(&model)?;
         let peak_bytes = status_bytes(PEAK);
@@ -61,28 +62,14 @@ impl Footprint {
     }
 }
 
-/// Memory of this process that is in use, in bytes.
-pub(crate) fn resident_bytes() -> u64 {
-    status_bytes(RESIDENT)
-}
-
 /// Memory of this process that counts as data, in bytes: what `RLIMIT_DATA` limits.
 pub(crate) fn data_bytes() -> u64 {
     status_bytes(DATA)
 }
 
 /// Names in `/proc/self/status`; `proc_pid_status(5)`.
-const RESIDENT: &str = "VmRSS:";
 const PEAK: &str = "VmHWM:";
 const DATA: &str = "VmData:";
-
-/// A value of `/proc/self/status`; 0 where the system does not tell.
-fn status_bytes(name: &str) -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let value = status.lines().find_map(|line| line.strip_prefix(name));
-    let n_kib = value.and_then(|value| value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-    n_kib.unwrap_or_default() * 1024
-}
 
 /// Has the peak begin anew. Where that is not allowed, the old one makes the model look larger, not smaller.
 fn forget_peak() {

@@ -4,66 +4,20 @@
 //! consumer of every source bound, and not draining; models are loaded before anything else. A broker that is away
 //! makes a worker unready, never dead: it comes back by itself.
 
-use std::{
-    path::Path,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
-};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use async_nats::connection::State;
-use rustix::time::{ClockId, clock_gettime};
 use segfleet_common::{
-    http::{Port, Probe},
+    broker::NO_BROKER,
+    http::Probe,
     metrics::{self, MetricSet as _, Registry},
-};
-
-use tokio_util::{
-    sync::{CancellationToken, DropGuard},
-    task::TaskTracker,
+    usage,
 };
 
 use crate::{
-    footprint::resident_bytes,
-    memory::container_limit_bytes,
     metrics::{Metrics, OfVersion},
     served::Served,
     worker::{Source, Worker},
 };
-
-/// A port that is served until [`Shown::end`], or until this leaves scope.
-pub(crate) struct Shown {
-    serving: TaskTracker,
-    stop: DropGuard,
-}
-
-impl Shown {
-    /// Serves the port, if there is one.
-    pub(crate) fn start(port: Option<Port>, health: Arc<Health>) -> Self {
-        let (serving, stop) = (TaskTracker::new(), CancellationToken::new());
-        if let Some(port) = port {
-            serving.spawn(serve(port, health, stop.clone()));
-        }
-        Self {
-            serving,
-            stop: stop.drop_guard(),
-        }
-    }
-
-    /// Answers those who have asked, and ends.
-    pub(crate) async fn end(self) {
-        drop(self.stop);
-        self.serving.close();
-        self.serving.wait().await;
-    }
-}
-
-async fn serve(port: Port, health: Arc<Health>, stop: CancellationToken) {
-    if let Ok(address) = port.address() {
-        tracing::info!("metrics and probes are on http://{address}");
-    }
-    if let Err(error) = port.serve(health, stop).await {
-        tracing::error!(%error, "metrics and probes are not served");
-    }
-}
 
 /// A worker as it is seen from outside.
 #[derive(Debug)]
@@ -106,15 +60,11 @@ impl Health {
     /// Reads what is not counted where it happens.
     fn read(&self) {
         let metrics = &self.metrics;
-        metrics.resident_memory_bytes.set(resident_bytes());
-        let limit_bytes = container_limit_bytes(Path::new("/"));
-        metrics
-            .memory_limit_bytes
-            .set(limit_bytes.unwrap_or_default());
-        let cpu_time = clock_gettime(ClockId::ProcessCPUTime);
-        let cpu_seconds = cpu_time.tv_sec as f64 + cpu_time.tv_nsec as f64 / 1e9;
-        let added_seconds = cpu_seconds - metrics.cpu_seconds.get();
-        metrics.cpu_seconds.inc_by(added_seconds.max(0.0));
+        usage::measure(
+            &metrics.resident_memory_bytes,
+            &metrics.memory_limit_bytes,
+            &metrics.cpu_seconds,
+        );
         metrics.ready.set(self.unready().is_none().into());
         if let Some(at_work) = self.at_work.get() {
             at_work.read(metrics);
@@ -128,10 +78,11 @@ impl AtWork {
         metrics.memory_budget_bytes.set(memory.total_bytes());
         metrics.memory_used_bytes.set(memory.used_bytes());
         metrics.memory_awaited_bytes.set(memory.awaited_bytes());
-        metrics.broker_connected.set(self.is_connected().into());
-        let n_connects = self.worker.broker.link().borrow().connects;
-        let n_added = n_connects.saturating_sub(metrics.broker_connects.get());
-        metrics.broker_connects.inc_by(n_added);
+        let broker = &self.worker.broker;
+        metrics.broker_connected.set(broker.is_connected().into());
+        metrics::raise(&metrics.broker_connects, broker.n_connects());
+        let spans = self.worker.tracer.counts();
+        spans.show(&metrics.spans_sent, &metrics.spans_dropped);
         // Versions that are replaced go.
         metrics.model.clear();
         for model in &self.models {
@@ -145,16 +96,12 @@ impl AtWork {
         }
     }
 
-    fn is_connected(&self) -> bool {
-        self.worker.broker.client().connection_state() == State::Connected
-    }
-
     fn unready(&self) -> Option<String> {
         let n_bound = self.worker.n_bound();
         if self.worker.stopping.is_cancelled() {
             Some("draining".to_owned())
-        } else if !self.is_connected() {
-            Some("no connection to the broker".to_owned())
+        } else if !self.worker.broker.is_connected() {
+            Some(NO_BROKER.to_owned())
         } else if n_bound < self.n_sources {
             let n_sources = self.n_sources;
             Some(format!("{n_bound} of {n_sources} consumers are bound"))
@@ -175,7 +122,7 @@ impl Probe for Health {
     fn unready(&self) -> Option<String> {
         match self.at_work.get() {
             Some(at_work) => at_work.unready(),
-            None => Some("no connection to the broker".to_owned()),
+            None => Some(NO_BROKER.to_owned()),
         }
     }
 }

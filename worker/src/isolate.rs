@@ -6,7 +6,11 @@
 mod kept;
 
 use std::{
-    ffi::OsString, io, os::unix::process::ExitStatusExt as _, path::PathBuf, time::Duration,
+    ffi::OsString,
+    io,
+    os::unix::process::ExitStatusExt as _,
+    path::PathBuf,
+    time::{Duration, SystemTime},
 };
 
 use clap::ValueEnum;
@@ -23,6 +27,7 @@ use tokio::{
 use self::kept::{End, Kept};
 use crate::{
     child::{self, GO, NO_MODEL, Task},
+    journal::Journal,
     load::child_args,
     memory::Reservation,
     metrics::of_model,
@@ -126,6 +131,7 @@ pub(crate) async fn isolated(
     settler: &Settler<'_>,
     address: &JobSubject,
 ) -> Ending {
+    settler.journal.isolated();
     let fate = employ(worker, source, settler, address).await;
     let result = match judge(fate, worker.max_run_time) {
         Verdict::Read(result) => result,
@@ -133,10 +139,14 @@ pub(crate) async fn isolated(
         Verdict::Transient(error) => return Ending::Failed(error),
         Verdict::Fatal(error) => return Ending::GivenUp(error),
     };
-    let (writer, draft) = (settler.writer.clone(), settler.draft.clone());
-    let address = address.clone();
+    let known = Known {
+        address: address.clone(),
+        writer: settler.writer.clone(),
+        draft: settler.draft.clone(),
+        journal: settler.journal.clone(),
+    };
     // Reading and writing a large result takes longer than an async thread may.
-    let rewrite = move || rewrite(&result, &address, &writer, draft);
+    let rewrite = move || known.rewrite(&result);
     let done = worker.pool.run(source.index, worker.max_run_time, rewrite);
     done.await.unwrap_or_else(|error| error.into())
 }
@@ -184,24 +194,43 @@ fn judge(fate: Fate, max_run_time: Duration) -> Verdict {
     }
 }
 
-/// Reads a child's result, which is foreign input, and writes it as this delivery's.
-fn rewrite(result: &[u8], address: &JobSubject, writer: &ResultWriter, known: Draft) -> Ending {
-    let (child_draft, outcome) = match child::read_result(result, address) {
-        Ok(read) => read,
-        Err(why) => {
-            let message = format!("the child process' result cannot be used: {why}");
-            return Ending::GivenUp(JobError::new(ErrorCode::Crashed, message));
+/// What is known of a job without its child.
+struct Known {
+    address: JobSubject,
+    writer: ResultWriter,
+    draft: Draft,
+    journal: Journal,
+}
+
+impl Known {
+    /// Reads a child's result, which is foreign input, and writes it as this delivery's.
+    fn rewrite(self, result: &[u8]) -> Ending {
+        let (child_draft, outcome) = match child::read_result(result, &self.address) {
+            Ok(read) => read,
+            Err(why) => {
+                let message = format!("the child process' result cannot be used: {why}");
+                return Ending::GivenUp(JobError::new(ErrorCode::Crashed, message));
+            }
+        };
+        let timings = self.draft.timings.into_iter().chain(child_draft.timings);
+        let draft = Draft {
+            timings: timings.collect(),
+            ..child_draft
+        };
+        self.journal.worked(&draft.timings);
+        match outcome {
+            Outcome::Error(error) if error.code == ErrorCode::ModelFailed => Ending::Failed(error),
+            outcome => Ending::Finished(self.writer.write(draft, outcome)),
         }
-    };
-    let timings = known.timings.into_iter().chain(child_draft.timings);
-    let draft = Draft {
-        timings: timings.collect(),
-        ..child_draft
-    };
-    match outcome {
-        Outcome::Error(error) if error.code == ErrorCode::ModelFailed => Ending::Failed(error),
-        outcome => Ending::Finished(writer.write(draft, outcome)),
     }
+}
+
+/// What a child has while it works on its image.
+struct Held {
+    /// When it asked for its memory, at the beginning of its first stage.
+    asked_at: SystemTime,
+    _memory: Reservation,
+    _turn: Turn,
 }
 
 /// Starts a child, talks to it, and sees it gone.
@@ -229,6 +258,10 @@ async fn employ(
     let talked = child
         .while_heard(talk(worker, source, pipes, task, &mut held))
         .await;
+    if let Some(held) = &held {
+        let version = &settler.segmenter.info().version;
+        settler.journal.began(held.asked_at, version);
+    }
     let kill = matches!(
         &talked,
         Ok(Fate::NotReady | Fate::TooLarge(_) | Fate::Overran)
@@ -281,7 +314,7 @@ async fn talk(
     source: &Source,
     (mut words, mut results): (ChildStdin, ChildStdout),
     task: Task,
-    held: &mut Option<(Reservation, Turn)>,
+    held: &mut Option<Held>,
 ) -> io::Result<Fate> {
     let (limit_bytes, model_bytes) = (task.limit_bytes() as u64, task.model_bytes);
     let asking = async {
@@ -294,12 +327,17 @@ async fn talk(
         return Ok(Fate::NotReady);
     };
     let need_bytes = need_bytes?;
+    let asked_at = SystemTime::now();
     if let Err(error) = worker.memory.check(need_bytes) {
         return Ok(Fate::TooLarge(error));
     }
     // First memory, then a thread, as everywhere: the other way round two jobs could wait for each other.
     let memory = worker.memory.take_for_child(need_bytes, model_bytes).await;
-    *held = Some((memory, worker.pool.turn(source.index).await));
+    *held = Some(Held {
+        asked_at,
+        _memory: memory,
+        _turn: worker.pool.turn(source.index).await,
+    });
     let working = async {
         words.write_u8(GO).await?;
         drop(words);

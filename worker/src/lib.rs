@@ -36,6 +36,7 @@ mod consume;
 mod delivery;
 mod gate;
 mod health;
+mod journal;
 mod memory;
 mod pool;
 mod pull;

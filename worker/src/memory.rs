@@ -4,8 +4,6 @@
 //! waits is served in order, so a large image is not overtaken for ever by small ones. Does not measure what is
 //! really used, and does not count messages, results or what models take by themselves.
 
-mod container;
-
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
@@ -13,8 +11,6 @@ use std::sync::{
 
 use segfleet_common::result::{ErrorCode, JobError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
-pub(crate) use container::limit_bytes as container_limit_bytes;
 
 /// What the budget is counted in: the semaphore takes at most 2^32 of them at once.
 const UNIT_BYTES: u64 = 64 * 1024;

@@ -10,6 +10,7 @@ use segfleet_common::{
     metrics::{Amounts, Count, Durations, Fact, Family, LastSeconds, Level, Seconds},
     result::{ErrorCode, Stage},
     subject::ModelName,
+    trace::OfLoss,
 };
 
 use crate::{delivery::Delivery, writer::Account};
@@ -125,6 +126,10 @@ segfleet_common::metrics! {
         broker_connects: Count,
         /// Whether the worker takes jobs: 1 or 0, as /readyz says.
         ready: Level,
+        /// Spans that the collector took.
+        spans_sent: Count,
+        /// Spans lost, since too many were waiting (queue_full) or the collector did not take them (not_taken).
+        spans_dropped: Family<OfLoss, Count>,
         /// Memory of this process that is in use, without its child processes.
         resident_memory_bytes: Level,
         /// Memory that this process may use: its container's limit or the machine's.
@@ -175,9 +180,9 @@ impl Metrics {
         let n_bytes = delivery.payload.len() as u64;
         self.payload_bytes.get_or_create(&of).inc_by(n_bytes);
         if delivery.attempt == 1 {
-            let trace_id = delivery.trace_id();
+            let trace_id = delivery.journal.trace_id();
             let waits = self.queue_wait_seconds.get_or_create(&of);
-            waits.observe(delivery.waited(), trace_id.as_deref());
+            waits.observe(delivery.waited(), Some(&trace_id));
         }
     }
 
@@ -195,14 +200,14 @@ impl Metrics {
             account,
             time,
         } = end;
-        let Account { outcome, code, .. } = **account;
+        let outcome = account.outcome;
         let of = OfEnding {
             model: model.clone(),
             outcome,
-            code,
+            code: account.code(),
         };
         self.jobs_ended.get_or_create(&of).inc();
-        let trace_id = trace_id.as_deref();
+        let trace_id = Some(trace_id.as_str());
         let of = OfOutcome {
             model: model.clone(),
             outcome,
@@ -238,7 +243,7 @@ impl Metrics {
 #[derive(Debug)]
 pub(crate) struct End {
     pub(crate) model: ModelName,
-    pub(crate) trace_id: Option<String>,
+    pub(crate) trace_id: String,
     pub(crate) account: Arc<Account>,
     /// From the broker's acceptance of the job.
     pub(crate) time: Duration,

@@ -9,6 +9,7 @@ use std::{
 
 use segfleet_common::{
     broker::{Broker, ConnectError},
+    http::Shown,
     subject::{ModelName, Tenant},
 };
 use thiserror::Error;
@@ -24,7 +25,7 @@ use crate::{
     consume::consume,
     follow::Follow,
     gate::Gate,
-    health::{Health, Shown},
+    health::Health,
     memory::Memory,
     pool::Pool,
     registration::keep_registered,
@@ -94,7 +95,9 @@ impl RunReport {
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<RunReport, RunError> {
     let health = Arc::new(Health::new(config.metrics.clone()));
     let shown = Shown::start(config.http.clone(), health.clone());
+    let tracer = config.tracer.clone();
     let report = Box::pin(work(config, shutdown, &health)).await;
+    tracer.end().await;
     // Last of all: a drain is looked at too.
     shown.end().await;
     report
@@ -233,6 +236,8 @@ fn build(
         stops: Arc::default(),
         failpoint: config.failpoint,
         metrics: config.metrics.clone(),
+        tracer: config.tracer.clone(),
+        attempts: config.attempts,
         n_bound: AtomicUsize::new(0),
         stopping,
         tasks: TaskTracker::new(),

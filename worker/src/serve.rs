@@ -62,7 +62,7 @@ async fn attend(
             Ok(None) => {}
             // Looking only saves work: a result that exists is found again when ours is stored.
             Err(error) => {
-                tracing::debug!(job.id = %delivery.address.job, %error, "going on without looking")
+                tracing::debug!(%error, "going on without looking")
             }
         }
     }

@@ -93,10 +93,11 @@ fn retry_delay(attempt: u32, limits: &SettleLimits) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{sync::Arc, time::SystemTime};
 
     use segfleet_common::{
         result::{ErrorCode, Timings},
+        trace::span::Period,
         wire::ResultFormat,
     };
 
@@ -123,11 +124,12 @@ mod tests {
 
     #[test]
     fn the_table() {
-        let finished = |outcome, code| {
+        let finished = |outcome, code: Option<ErrorCode>| {
             let account = Account {
                 outcome,
-                code,
+                error: code.map(|code| JobError::new(code, "why")),
                 timings: Timings::new(),
+                encoded: Period::since(SystemTime::now()),
                 found: None,
             };
             Ending::Finished(Answer {

@@ -4,7 +4,10 @@
 //! between any two steps loses nothing. While the broker cannot store, the job is kept under its lease.
 //! Decides nothing: that is [`crate::settle`]'s part.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use async_nats::HeaderMap;
 use segfleet_common::{
@@ -20,6 +23,7 @@ use tokio::{select, time::sleep};
 use crate::{
     delivery::Delivery,
     failpoint::Step,
+    journal::Journal,
     metrics::{End, of_failure, of_model},
     process::{Draft, Input},
     segment::Segmenter,
@@ -56,6 +60,8 @@ pub(crate) struct Settler<'a> {
     tenant: &'a Tenant,
     /// The model, in the version that was current when the delivery came.
     pub(crate) segmenter: Arc<dyn Segmenter>,
+    /// What is told of the delivery in its job's trace.
+    pub(crate) journal: Journal,
     /// Writes this delivery's result.
     pub(crate) writer: ResultWriter,
     /// The job as it came.
@@ -73,7 +79,7 @@ impl<'a> Settler<'a> {
             model: segmenter.info().clone(),
             attempt: delivery.attempt,
             worker: worker.name.clone(),
-            trace_id: delivery.trace_id(),
+            trace_id: Some(delivery.journal.trace_id()),
             format: ResultFormat::accepted(delivery.header(header::ACCEPT)),
             limit_bytes: worker.broker.inline_limit_bytes(),
         };
@@ -85,6 +91,7 @@ impl<'a> Settler<'a> {
             worker,
             tenant: &source.tenant,
             segmenter,
+            journal: delivery.journal.clone(),
             writer,
             input: input(delivery),
             draft,
@@ -114,7 +121,7 @@ impl<'a> Settler<'a> {
 
     /// Does what was decided, in the order that loses nothing.
     pub(crate) async fn carry_out(&self, settlement: Settlement, delivery: Delivery) {
-        log(&settlement, &delivery);
+        self.tell(&settlement);
         match settlement {
             Settlement::Answer(answer) => self.answer(answer, None, delivery).await,
             Settlement::GiveUp(error) => {
@@ -133,13 +140,43 @@ impl<'a> Settler<'a> {
         }
     }
 
+    /// Says why there is no result of this delivery, where there is none.
+    fn tell(&self, settlement: &Settlement) {
+        match settlement {
+            Settlement::Answer(_) | Settlement::GiveUp(_) => {}
+            Settlement::Bury(error) => {
+                tracing::warn!(
+                    code = error.code.as_str(),
+                    "given up on before; seeing to its dead letter"
+                );
+            }
+            Settlement::Retry(delay, error) => {
+                let JobError { code, message } = error;
+                tracing::warn!(
+                    code = code.as_str(),
+                    error = message,
+                    "the job failed; again within {delay:?}"
+                );
+                self.journal.ended("retried", Some(error));
+            }
+            Settlement::Close => tracing::debug!("already answered"),
+            Settlement::Return => {
+                tracing::info!("draining: giving the job back");
+                self.journal.ended("returned", None);
+            }
+        }
+    }
+
     async fn answer(&self, answer: Answer, given_up: Option<JobError>, delivery: Delivery) {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         for _ in 0..LOOKS {
             let stored = self.store(answer.clone(), &delivery).await;
             self.worker.failpoint.reach(Step::Stored);
             match stored {
-                Stored::First(account) => return self.end(account, given_up, delivery).await,
+                Stored::First(account) => {
+                    log_end(&account);
+                    return self.end(account, given_up, delivery).await;
+                }
                 Stored::Exists => {}
                 Stored::Drained => return delivery.give_back().await,
                 Stored::Impossible => return self.put_off(delivery).await,
@@ -158,13 +195,13 @@ impl<'a> Settler<'a> {
                     return self.close_answered(given_up, delivery).await;
                 }
                 Ok(None) => {}
-                Err(error) => tracing::debug!(job.id = %job, %error, "looking again"),
+                Err(error) => tracing::debug!(%error, "looking again"),
             }
             if self.is_drained_before(backoff.next_delay()).await {
                 break;
             }
         }
-        tracing::warn!(job.id = %delivery.address.job, "the stored result cannot be read; its job stays queued for now");
+        tracing::warn!("the stored result cannot be read; its job stays queued for now");
         self.put_off(delivery).await;
     }
 
@@ -173,6 +210,7 @@ impl<'a> Settler<'a> {
         let of = of_model(&delivery.address.model);
         let put_off = &self.worker.metrics.deliveries_put_off;
         put_off.get_or_create(&of).inc();
+        self.journal.ended("put_off", None);
         delivery.nak(jittered(LONGEST_RETRY)).await;
     }
 
@@ -187,7 +225,7 @@ impl<'a> Settler<'a> {
     /// Takes off the queue the job that this delivery has answered.
     async fn end(&self, account: Arc<Account>, given_up: Option<JobError>, delivery: Delivery) {
         let model = delivery.address.model.clone();
-        let (trace_id, queued_at) = (delivery.trace_id(), delivery.queued_at);
+        let (trace_id, queued_at) = (self.journal.trace_id(), delivery.queued_at);
         self.close(given_up, delivery).await;
         let time = OffsetDateTime::now_utc() - queued_at;
         self.worker.metrics.ended(&End {
@@ -204,6 +242,7 @@ impl<'a> Settler<'a> {
         let of = of_model(&delivery.address.model);
         let answered_before = &self.worker.metrics.deliveries_answered_before;
         answered_before.get_or_create(&of).inc();
+        self.journal.ended("answered_before", None);
         self.close(given_up, delivery).await;
     }
 
@@ -245,15 +284,17 @@ impl<'a> Settler<'a> {
         let subject = subject::result(self.tenant, &delivery.address.job);
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, answer.format.content_type());
-        self.publish(
-            subject,
-            Message {
-                headers,
-                payload: answer.payload,
-            },
-            delivery,
-        )
-        .await
+        self.journal.mark(&mut headers);
+        let message = Message {
+            headers,
+            payload: answer.payload,
+        };
+        let started = SystemTime::now();
+        let published = self.publish(subject, message).await;
+        self.journal.wrote(&answer.account);
+        let is_first = matches!(published, Published::First(First::Stored));
+        self.journal.published(started, is_first);
+        published
     }
 
     /// Writes the dead letter, then terms. The result is stored already.
@@ -267,7 +308,9 @@ impl<'a> Settler<'a> {
             headers: &delivery.headers,
             payload: &delivery.payload,
         };
-        let published = self.publish_letter(&given_up, &delivery).await;
+        let started = SystemTime::now();
+        let published = self.publish_letter(&given_up).await;
+        self.journal.buried(started, error.code.as_str());
         self.worker.failpoint.reach(Step::Buried);
         if let Published::First(First::Stored) = published {
             let of = of_failure(&delivery.address.model, error.code);
@@ -279,7 +322,6 @@ impl<'a> Settler<'a> {
             Published::Drained => delivery.give_back().await,
             Published::TooLarge(message) => {
                 tracing::error!(
-                    job.id = %delivery.address.job,
                     message,
                     "a dead letter cannot be kept; raise the broker's max_payload"
                 );
@@ -289,10 +331,10 @@ impl<'a> Settler<'a> {
     }
 
     /// Publishes the dead letter, if need be without some of the job's own headers, until there is one for certain.
-    async fn publish_letter(&self, given_up: &GivenUp<'_>, delivery: &Delivery) -> Published {
+    async fn publish_letter(&self, given_up: &GivenUp<'_>) -> Published {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         loop {
-            let published = self.publish_smallest(given_up, delivery).await;
+            let published = self.publish_smallest(given_up).await;
             let Published::First(First::Exists) = published else {
                 return published;
             };
@@ -312,12 +354,12 @@ impl<'a> Settler<'a> {
         }
     }
 
-    async fn publish_smallest(&self, given_up: &GivenUp<'_>, delivery: &Delivery) -> Published {
+    async fn publish_smallest(&self, given_up: &GivenUp<'_>) -> Published {
         let mut too_large = String::new();
         for letter in given_up.letters() {
-            match self.publish(given_up.subject(), letter, delivery).await {
+            match self.publish(given_up.subject(), letter).await {
                 Published::TooLarge(message) => {
-                    tracing::warn!(job.id = %delivery.address.job, message, "a dead letter is too large");
+                    tracing::warn!(message, "a dead letter is too large");
                     too_large = message;
                 }
                 published => return published,
@@ -327,7 +369,7 @@ impl<'a> Settler<'a> {
     }
 
     /// Publishes until the broker says yes or no, under the delivery's lease. Only a drain ends it early.
-    async fn publish(&self, subject: String, message: Message, delivery: &Delivery) -> Published {
+    async fn publish(&self, subject: String, message: Message) -> Published {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
         let mut hold = None;
         loop {
@@ -349,7 +391,6 @@ impl<'a> Settler<'a> {
             };
             if hold.is_none() {
                 tracing::warn!(
-                    job.id = %delivery.address.job,
                     subject,
                     "{problem}; keeping the job and taking nothing new until it is stored"
                 );
@@ -371,25 +412,16 @@ fn input(delivery: &Delivery) -> Input {
     }
 }
 
-fn log(settlement: &Settlement, delivery: &Delivery) {
-    let job = &delivery.address.job;
-    let attempt = delivery.attempt;
-    match settlement {
-        Settlement::Answer(Answer { account, .. }) => {
-            let ending = account.ending();
-            tracing::debug!(job.id = %job, delivery.attempt = attempt, ending, "answering");
-        }
-        Settlement::GiveUp(error) | Settlement::Bury(error) => {
-            tracing::warn!(job.id = %job, delivery.attempt = attempt, %error, "giving up on a job");
-        }
-        Settlement::Retry(delay, error) => {
-            tracing::warn!(job.id = %job, delivery.attempt = attempt, %error, "a job failed; again within {delay:?}");
-        }
-        Settlement::Close => {
-            tracing::debug!(job.id = %job, delivery.attempt = attempt, "already answered");
-        }
-        Settlement::Return => {
-            tracing::info!(job.id = %job, delivery.attempt = attempt, "draining: giving a job back");
+/// Says how a job ended, once: this delivery's result is the one that it has now.
+fn log_end(account: &Account) {
+    match &account.error {
+        None => tracing::debug!(outcome = account.outcome, "the job ended"),
+        Some(JobError { code, message }) => {
+            tracing::error!(
+                code = code.as_str(),
+                error = message,
+                "the job ended with an error"
+            );
         }
     }
 }

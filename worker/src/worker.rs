@@ -8,13 +8,13 @@ use std::{
     time::Duration,
 };
 
-use segfleet_common::{broker::Broker, decode::DecodeLimits, subject::Tenant};
+use segfleet_common::{broker::Broker, decode::DecodeLimits, subject::Tenant, trace::Tracer};
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    failpoint::Failpoint, gate::Gate, isolate::Isolation, memory::Memory, metrics::Metrics,
-    pool::Pool, served::Served, stops::Stops,
+    args::Attempts, failpoint::Failpoint, gate::Gate, isolate::Isolation, memory::Memory,
+    metrics::Metrics, pool::Pool, served::Served, stops::Stops,
 };
 
 /// What all deliveries of a worker share.
@@ -40,6 +40,10 @@ pub(crate) struct Worker {
     pub(crate) stops: Arc<Stops>,
     pub(crate) failpoint: Failpoint,
     pub(crate) metrics: Arc<Metrics>,
+    /// Where the spans of deliveries go.
+    pub(crate) tracer: Tracer,
+    /// How they belong to their jobs' traces.
+    pub(crate) attempts: Attempts,
     /// Sources whose consumers are bound now.
     pub(crate) n_bound: AtomicUsize,
     /// Cancelled when nothing new may be taken: by a signal, or by a job that does not end.

@@ -1,11 +1,12 @@
 //! [`ResultWriter`]: what every result of one delivery has in common, and the bytes of each.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
 use segfleet_common::{
-    result::{ErrorCode, JobError, JobResult, ModelInfo, Object, Outcome, Timings},
+    result::{ErrorCode, JobError, JobResult, ModelInfo, Object, Outcome, Stage, Timings},
     subject::{JobId, Tenant},
+    trace::span::Period,
     wire::{self, ResultFormat},
 };
 
@@ -38,9 +39,12 @@ pub(crate) struct Answer {
 pub(crate) struct Account {
     /// Its status.
     pub(crate) outcome: &'static str,
-    /// Of an error.
-    pub(crate) code: Option<ErrorCode>,
+    /// Where that is an error.
+    pub(crate) error: Option<JobError>,
+    /// Those in the result, and that of its encoding.
     pub(crate) timings: Timings,
+    /// When it was encoded.
+    pub(crate) encoded: Period,
     /// In an image that was segmented.
     pub(crate) found: Option<Found>,
 }
@@ -54,8 +58,8 @@ pub(crate) struct Found {
 }
 
 impl Account {
-    fn of(result: &JobResult) -> Arc<Self> {
-        let (code, found) = match &result.outcome {
+    fn of(result: &JobResult, encoded: Period) -> Arc<Self> {
+        let (error, found) = match &result.outcome {
             Outcome::Ok(objects) => {
                 let found = Found {
                     n_objects: objects.len(),
@@ -63,20 +67,29 @@ impl Account {
                 };
                 (None, Some(found))
             }
-            Outcome::Error(error) => (Some(error.code), None),
+            Outcome::Error(error) => (Some(error.clone()), None),
             Outcome::Expired | Outcome::Cancelled => (None, None),
         };
+        let mut timings = result.timings.clone();
+        timings.insert(Stage::Encode, encoded.time());
         Arc::new(Self {
             outcome: result.outcome.status(),
-            code,
-            timings: result.timings.clone(),
+            error,
+            timings,
+            encoded,
             found,
         })
     }
 
-    /// How the job ended, for the log: a status, or the code of an error.
+    /// The code of an error.
+    pub(crate) fn code(&self) -> Option<ErrorCode> {
+        self.error.as_ref().map(|error| error.code)
+    }
+
+    /// How the job ended: a status, or the code of an error.
+    #[cfg(test)]
     pub(crate) fn ending(&self) -> &'static str {
-        self.code.map_or(self.outcome, ErrorCode::as_str)
+        self.code().map_or(self.outcome, ErrorCode::as_str)
     }
 }
 
@@ -106,12 +119,12 @@ impl ResultWriter {
     /// Writes the result; one too large for a message becomes the error that says so.
     pub(crate) fn write(&self, draft: Draft, outcome: Outcome) -> Answer {
         let result = self.result(draft, outcome);
-        let payload = wire::encode_result(&result, self.format);
+        let (payload, encoded) = self.encode(&result);
         if payload.len() <= self.limit_bytes {
             return Answer {
-                account: Account::of(&result),
+                account: Account::of(&result, encoded),
                 format: self.format,
-                payload: payload.into(),
+                payload,
             };
         }
         let error = self.too_large(&result, payload.len());
@@ -121,12 +134,18 @@ impl ResultWriter {
             model: None,
             ..result
         };
-        let payload = wire::encode_result(&small, self.format).into();
+        let (payload, _) = self.encode(&small);
         Answer {
-            account: Account::of(&small),
+            account: Account::of(&small, encoded),
             format: self.format,
             payload,
         }
+    }
+
+    fn encode(&self, result: &JobResult) -> (Bytes, Period) {
+        let start = SystemTime::now();
+        let payload = wire::encode_result(result, self.format).into();
+        (payload, Period::since(start))
     }
 
     fn too_large(&self, result: &JobResult, n_bytes: usize) -> JobError {

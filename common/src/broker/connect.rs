@@ -7,7 +7,9 @@ use std::{
     time::Duration,
 };
 
-use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, jetstream};
+use async_nats::{
+    Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, connection::State, jetstream,
+};
 use clap::Args;
 use percent_encoding::percent_decode_str;
 use thiserror::Error;
@@ -30,6 +32,9 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 /// Longest wait after any.
 const LONGEST_RETRY: Duration = Duration::from_secs(15);
+
+/// Why a program is not ready that has no connection.
+pub const NO_BROKER: &str = "no connection to the broker";
 
 /// Where the broker is and who connects: the variables and files of the `nats` command.
 #[derive(Debug, Clone, Args)]
@@ -314,6 +319,18 @@ impl Broker {
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// Whether there is a connection now.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.client.connection_state() == State::Connected
+    }
+
+    /// How often the connection was made.
+    #[must_use]
+    pub fn n_connects(&self) -> u64 {
+        self.link.borrow().connects
     }
 
     /// JetStream over this connection.

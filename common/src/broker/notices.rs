@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::{
     self, AckKind,
-    consumer::{Consumer, pull},
+    consumer::{Consumer, Info, pull},
 };
 use futures_util::TryStreamExt;
 use serde::Deserialize;
@@ -15,7 +15,7 @@ use super::{
     bind::{BindError, check},
     connect::Broker,
     shape::{self, Kind},
-    streams::{failed, find_consumer, find_stream},
+    streams::{StreamsError, failed, find_consumer, find_stream},
 };
 use crate::subject::{ADVISORIES_STREAM, JANITOR_CONSUMER};
 
@@ -78,6 +78,18 @@ impl Broker {
             .await;
         let consumer = bound.map_err(|error| failed(&what, &error))?;
         Ok(Notices { consumer })
+    }
+}
+
+impl Broker {
+    /// How many notices no steward has settled yet; `None` where their consumer is not set up.
+    ///
+    /// # Errors
+    /// [`StreamsError`] when the broker cannot be asked.
+    pub async fn count_notices(&self) -> Result<Option<u64>, StreamsError> {
+        let found = find_consumer(self, ADVISORIES_STREAM, JANITOR_CONSUMER).await?;
+        let unsettled = |info: Info| info.num_pending + info.num_ack_pending as u64;
+        Ok(found.map(unsettled))
     }
 }
 

@@ -18,6 +18,7 @@ use thiserror::Error;
 use crate::{
     result::{JobError, JobResult, Outcome},
     subject::{self, JobId, Tenant, header},
+    trace::{self, SpanContext},
     wire::{self, ResultFormat},
 };
 
@@ -177,9 +178,11 @@ impl Broker {
         &self,
         result: &JobResult,
         format: ResultFormat,
+        context: &SpanContext,
     ) -> Result<First, PublishError> {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, format.content_type());
+        trace::write(context, &mut headers);
         let payload = wire::encode_result(result, format).into();
         let subject = subject::result(&result.tenant, &result.id);
         self.publish_first(subject, Message { headers, payload })

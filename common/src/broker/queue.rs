@@ -12,11 +12,13 @@ use time::OffsetDateTime;
 
 use super::{
     connect::Broker,
+    fill::Fill,
     streams::{StreamsError, failed, find_consumer, find_stream},
 };
 use crate::{
     limits,
-    subject::{self, ModelName, Tenant},
+    result::ErrorCode,
+    subject::{self, DEAD_STREAM, ModelName, Tenant},
 };
 
 /// A place behind every message; asked from there, the broker counts subjects without naming any.
@@ -27,8 +29,8 @@ const BEHIND_ALL: u64 = 1 << 40;
 pub struct Queue {
     /// Its stream.
     pub stream: String,
-    /// Jobs in it.
-    pub messages: u64,
+    /// The jobs in it.
+    pub fill: Fill,
     /// Who hands them out, by model.
     pub consumers: Vec<QueueConsumer>,
     /// What bears a name of ours and is not of our shape: the stream itself, or some of its consumers.
@@ -82,8 +84,19 @@ impl Queue {
     pub fn orphans(&self) -> u64 {
         let known: u64 = self.consumers.iter().map(QueueConsumer::known).sum();
         // The stream and its consumers are not asked at the same moment.
-        self.messages.saturating_sub(known)
+        self.fill.messages.saturating_sub(known)
     }
+}
+
+/// A tenant's results after those beyond the number to keep were deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trimmed {
+    /// Their stream.
+    pub stream: String,
+    /// How many results were deleted.
+    pub n_deleted: u64,
+    /// Those that are left. The most that may be there is the number to keep.
+    pub fill: Fill,
 }
 
 impl QueueConsumer {
@@ -172,7 +185,7 @@ impl Broker {
         let info = stream.cached_info();
         let mut queue = Queue {
             stream: name,
-            messages: info.state.messages,
+            fill: Fill::of(info),
             consumers: Vec::new(),
             foreign: Vec::new(),
         };
@@ -219,41 +232,67 @@ impl Broker {
         model: &ModelName,
     ) -> Result<u64, StreamsError> {
         let stream = subject::jobs_stream(tenant);
+        let filter = subject::jobs_of(tenant, model);
+        self.count_subjects(&stream, &filter).await
+    }
+
+    /// How many dead letters of all tenants were written for this reason. Costs the broker a look at each.
+    ///
+    /// # Errors
+    /// [`StreamsError`] when the broker cannot be asked.
+    pub async fn count_dead_letters(&self, reason: ErrorCode) -> Result<u64, StreamsError> {
+        let filter = subject::dead_for(reason.as_str());
+        self.count_subjects(DEAD_STREAM, &filter).await
+    }
+
+    /// How many messages there are in a stream that keeps one a subject.
+    async fn count_subjects(&self, stream: &str, filter: &str) -> Result<u64, StreamsError> {
         let request = CountRequest {
-            subjects_filter: &subject::jobs_of(tenant, model),
+            subjects_filter: filter,
             offset: BEHIND_ALL,
         };
-        let reply: Result<CountReply, _> = self.ask(subject::stream_info(&stream), &request).await;
+        let reply: Result<CountReply, _> = self.ask(subject::stream_info(stream), &request).await;
         match reply {
-            // One message a subject, so subjects are jobs.
             Ok(reply) => Ok(reply.total),
-            Err(refusal) => Err(refusal.about(&stream)),
+            Err(refusal) => Err(refusal.about(stream)),
         }
     }
 
-    /// Deletes the oldest of a tenant's results beyond the number that it may keep; says how many went.
+    /// Deletes the oldest of a tenant's results beyond the number that it may keep. `None` where it has no stream of our
+    /// shape for them.
     ///
     /// # Errors
     /// [`StreamsError`] when the broker refuses or does not answer.
-    pub async fn trim_results(&self, tenant: &Tenant) -> Result<u64, StreamsError> {
+    pub async fn trim_results(&self, tenant: &Tenant) -> Result<Option<Trimmed>, StreamsError> {
         let name = subject::results_stream(tenant);
-        let Some(stream) = find_stream(self, &name).await? else {
-            return Ok(0);
+        let Some(mut stream) = find_stream(self, &name).await? else {
+            return Ok(None);
         };
         let info = stream.cached_info();
         // Somebody else's stream of such a name is theirs.
         if info.config.subjects != [subject::results_all(tenant)] {
-            return Ok(0);
+            return Ok(None);
         }
         let key = subject::RESULTS_MAX_MESSAGES_KEY;
         let set = info.config.metadata.get(key);
         let keep = set
             .and_then(|value| value.parse().ok())
             .unwrap_or(limits::RESULTS_MESSAGES);
-        if info.state.messages <= keep {
-            return Ok(0);
+        let mut n_deleted = 0;
+        if info.state.messages > keep {
+            let purged = stream.purge().keep(keep).await;
+            n_deleted = purged.map_err(|error| failed(&name, &error))?.purged;
+            let left = stream.info().await;
+            left.map_err(|error| failed(&name, &error))?;
         }
-        let purged = stream.purge().keep(keep).await;
-        Ok(purged.map_err(|error| failed(&name, &error))?.purged)
+        let fill = Fill {
+            max_messages: Some(keep),
+            ..Fill::of(stream.cached_info())
+        };
+        Ok(Some(Trimmed {
+            stream: name,
+            n_deleted,
+            fill,
+        }))
     }
 }

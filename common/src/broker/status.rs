@@ -1,28 +1,22 @@
 //! How full the streams are and what the consumers do, for people to read.
 
 use futures_util::TryStreamExt;
-use time::OffsetDateTime;
 
 use super::{
     connect::Broker,
+    fill::Fill,
     shape::Kind,
     streams::{StreamsError, failed, find_stream},
 };
 use crate::subject::{self, Tenant};
 
-/// How full a stream is.
+/// How full a stream is, and who reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamStatus {
     /// Its name.
     pub name: String,
-    /// Messages in it.
-    pub messages: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Most bytes, if there is a limit.
-    pub max_bytes: Option<u64>,
-    /// When the oldest of them was stored.
-    pub oldest_at: Option<OffsetDateTime>,
+    /// How full it is.
+    pub fill: Fill,
     /// Its consumers.
     pub consumers: Vec<ConsumerStatus>,
 }
@@ -71,7 +65,7 @@ impl Broker {
             consumer.pending + u64::try_from(consumer.in_flight).unwrap_or(0)
         };
         // Counting a model's jobs costs the broker a look at each, so it is done only where some are missing.
-        let all_known = status.messages <= status.consumers.iter().map(known).sum();
+        let all_known = status.fill.messages <= status.consumers.iter().map(known).sum();
         for consumer in &mut status.consumers {
             let Some(model) = subject::model_of_consumer(&consumer.name) else {
                 continue;
@@ -105,13 +99,9 @@ impl Broker {
             })
             .collect();
         consumers.sort_by(|a, b| a.name.cmp(&b.name));
-        let info = stream.cached_info();
         Ok(Some(StreamStatus {
             name: name.to_owned(),
-            messages: info.state.messages,
-            bytes: info.state.bytes,
-            oldest_at: (info.state.messages > 0).then_some(info.state.first_timestamp),
-            max_bytes: u64::try_from(info.config.max_bytes).ok(),
+            fill: Fill::of(stream.cached_info()),
             consumers,
         }))
     }

@@ -12,10 +12,12 @@ use std::{
 
 use futures_util::{StreamExt, stream};
 use segfleet_common::{
+    args::default_name,
     broker::Broker,
     job::{Job, Metadata, Options},
     result::JobResult,
     subject::{JobId, ModelName},
+    trace::Tracer,
 };
 use tokio::time::{sleep, timeout};
 
@@ -33,6 +35,8 @@ use crate::{
 /// How long nothing may come before people are told why: first, and then between two results.
 const FIRST_LULL: Duration = Duration::from_secs(5);
 const LULL: Duration = Duration::from_secs(30);
+/// What the command is called in traces, where nobody says otherwise.
+const SERVICE: &str = "segfleet";
 /// Metadata that tells a result's file.
 const FILE: &str = "file";
 
@@ -61,10 +65,17 @@ struct Batch {
 }
 
 pub(super) async fn run(broker: Broker, args: SubmitArgs) -> Result<Exit, CommandError> {
+    let tracer = Tracer::from_args(&args.traces, SERVICE, &default_name(SERVICE))?;
+    let exit = submit(broker, tracer.clone(), args).await;
+    tracer.end().await;
+    exit
+}
+
+async fn submit(broker: Broker, tracer: Tracer, args: SubmitArgs) -> Result<Exit, CommandError> {
     let documents = Documents::new(&args)?;
     let mut report = Report::new(&args);
     let batch = Batch {
-        client: Client::over(broker, args.tenant.tenant),
+        client: Client::over(broker, args.tenant.tenant).traced(tracer),
         options: args.options.to_options(args.format),
         model: args.model,
         wait: !args.no_wait,

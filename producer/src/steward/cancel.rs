@@ -38,7 +38,10 @@ impl Steward {
             .map_err(|error: subject::JobSubjectError| Refusal::Bad(error.to_string()))?;
         let stored = self.answer(&job, message, Outcome::Cancelled, None).await;
         let status = match stored.map_err(|error| Refusal::TryAgain(error.to_string()))? {
-            First::Stored => CancelStatus::Cancelled,
+            First::Stored => {
+                self.metrics.cancelled();
+                CancelStatus::Cancelled
+            }
             First::Exists => {
                 let status = self.stored_status(&job.tenant, &job.job).await?;
                 let missing = || Refusal::TryAgain("its result cannot be found yet".to_owned());

@@ -8,12 +8,11 @@ use segfleet_common::{
     limits::FUSE_DELIVERIES,
     result::{JobError, JobResult, Outcome, Timings},
     subject::{DEAD_STREAM, JobSubject, header},
-    trace::trace_id,
     wire::{self, JobMessage, ResultFormat},
 };
 use thiserror::Error;
 
-use super::Steward;
+use super::{Steward, metrics::Part, telling::Telling};
 
 /// Why a job was not ended; it may be tried again.
 #[derive(Debug, Error)]
@@ -48,9 +47,11 @@ impl EndError {
 }
 
 impl Steward {
-    /// Ends the job in this message of a model's jobs, after `deliveries` of which none came to an end.
+    /// Ends the job in this message of a model's jobs, after `deliveries` of which none came to an end; `part` has found
+    /// it.
     pub(super) async fn end(
         &self,
+        part: Part,
         stream: &str,
         message: &StoredMessage,
         deliveries: u32,
@@ -72,6 +73,7 @@ impl Steward {
             self.bury(&job, message, deliveries, error).await?;
         }
         broker.delete_message(stream, message.sequence).await?;
+        self.metrics.ended(part, given_up.as_ref());
         let ending = given_up.map_or("already answered", |error| error.code.as_str());
         tracing::info!(job.id = %job.job, subject = %job, deliveries, ending, "ended a job that the broker gave up on");
         Ok(())
@@ -111,7 +113,7 @@ impl Steward {
             content_type: message.header(header::CONTENT_TYPE),
             options: message.header(header::OPTIONS),
         });
-        let trace_id = message.header(header::TRACEPARENT).and_then(trace_id);
+        let telling = Telling::begin(&self.tracer, job, message);
         let result = JobResult {
             id: job.job.clone(),
             tenant: job.tenant.clone(),
@@ -121,11 +123,14 @@ impl Steward {
             timings: Timings::new(),
             attempt,
             worker: Some(self.config.name.clone()),
-            trace_id: trace_id.map(str::to_owned),
+            trace_id: Some(telling.trace_id()),
             metadata,
         };
         let format = ResultFormat::accepted(message.header(header::ACCEPT));
-        self.broker.store_result(&result, format).await
+        let stored = self.broker.store_result(&result, format, telling.context());
+        let stored = stored.await?;
+        telling.end(&result.outcome, stored);
+        Ok(stored)
     }
 
     /// Writes the dead letter, if need be without some of the job's own headers. One that exists is from an earlier try

@@ -39,27 +39,45 @@ fn model_queue(
 ) -> ModelQueue {
     let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
     let model = consumer.model.to_string();
-    let serves = |worker: &&WorkerEntry| worker.serves(tenant, &model).is_some();
-    let serving: Option<Vec<&WorkerEntry>> =
-        workers.map(|workers| workers.iter().filter(serves).collect());
-    let mut versions: Vec<String> = serving
-        .iter()
-        .flatten()
-        .filter_map(|worker| worker.serves(tenant, &model).map(str::to_owned))
-        .collect();
-    versions.sort();
-    versions.dedup();
-    // Workers say so themselves, and anybody may call himself one.
-    let add = |slots: u64, worker: &&WorkerEntry| slots.saturating_add(worker.n_slots);
+    let serving = workers.map(|workers| Serving::of(workers, tenant, &model));
     ModelQueue {
         queued: consumer.pending,
         running: count(consumer.progress.in_flight),
         redelivered: count(consumer.progress.redelivered),
         idle_slots: count(consumer.waiting_pulls),
-        workers: serving.as_ref().map(|serving| count(serving.len())),
-        slots: serving.map(|serving| serving.iter().fold(0, add)),
-        versions,
+        workers: serving.as_ref().map(|serving| serving.n_workers),
+        slots: serving.as_ref().map(|serving| serving.n_slots),
+        versions: serving.map_or_else(Vec::new, |serving| serving.versions),
         model,
+    }
+}
+
+/// Who serves a model of a tenant.
+#[derive(Debug, Default)]
+pub(super) struct Serving {
+    /// How many.
+    pub(super) n_workers: u64,
+    /// Jobs of the model that they may have in work at once, of this tenant.
+    pub(super) n_slots: u64,
+    /// In which versions, in order.
+    versions: Vec<String>,
+}
+
+impl Serving {
+    /// Of all workers, those that serve the model for the tenant.
+    pub(super) fn of(workers: &[WorkerEntry], tenant: &Tenant, model: &str) -> Self {
+        let mut serving = Self::default();
+        for worker in workers {
+            if let Some(version) = worker.serves(tenant, model) {
+                serving.n_workers += 1;
+                // Workers say so themselves, and anybody may call himself one.
+                serving.n_slots = serving.n_slots.saturating_add(worker.n_slots);
+                serving.versions.push(version.to_owned());
+            }
+        }
+        serving.versions.sort();
+        serving.versions.dedup();
+        serving
     }
 }
 

@@ -14,7 +14,7 @@ use segfleet_common::{
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::{Steward, ending::EndError, failing::Failing};
+use super::{Steward, ending::EndError, failing::Failing, health::Bound, metrics::Part};
 
 /// Time between two questions for notices, while there are none.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -60,6 +60,8 @@ impl Janitor {
     /// Reads notices until `shutdown`, or until the broker cannot be asked.
     async fn read(&mut self, shutdown: &CancellationToken) -> Result<(), BindError> {
         let notices = self.broker.notices().await?;
+        let steward = self.steward.clone();
+        let _bound = Bound::mark(&steward.bound.notices);
         tracing::debug!("reading the broker's notices");
         while !shutdown.is_cancelled() {
             let batch = notices.next().await?;
@@ -139,7 +141,10 @@ impl Steward {
                 && subject::is_job_of(tenant, model, &message.subject)
         };
         match message.filter(is_meant) {
-            Some(message) => self.end(&last.stream, &message, last.deliveries).await,
+            Some(message) => {
+                self.end(Part::Janitor, &last.stream, &message, last.deliveries)
+                    .await
+            }
             // Ended already: by a worker, by another steward, or cancelled.
             None => Ok(()),
         }

@@ -15,7 +15,7 @@ use segfleet_common::{
 use tokio::{join, time::sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{Steward, cancel::cancel, info::info, roster::Roster};
+use super::{Steward, cancel::cancel, health::Bound, info::info, metrics, roster::Roster};
 
 /// Name of the service.
 const NAME: &str = "segfleet-steward";
@@ -59,9 +59,14 @@ struct Listening {
 ///
 /// A request whose headers cannot be parsed breaks the connection that it comes on; the other parts of the steward
 /// shall not suffer from what any client may send.
-pub(super) async fn serve(steward: Arc<Steward>, broker: Broker, shutdown: CancellationToken) {
+pub(super) async fn serve(
+    steward: Arc<Steward>,
+    broker: Broker,
+    roster: Arc<Roster>,
+    shutdown: CancellationToken,
+) {
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
-    while let Err(error) = listen(&steward, &broker, &shutdown).await {
+    while let Err(error) = listen(&steward, &broker, &roster, &shutdown).await {
         let delay = backoff.next_delay();
         tracing::warn!("cannot listen for requests: {error}; trying again in {delay:.1?}");
         if shutdown.run_until_cancelled(sleep(delay)).await.is_none() {
@@ -75,6 +80,7 @@ pub(super) async fn serve(steward: Arc<Steward>, broker: Broker, shutdown: Cance
 async fn listen(
     steward: &Arc<Steward>,
     broker: &Broker,
+    roster: &Arc<Roster>,
     shutdown: &CancellationToken,
 ) -> Result<(), async_nats::Error> {
     let Listening {
@@ -82,18 +88,23 @@ async fn listen(
         cancels,
         infos,
     } = Listening::start(broker).await?;
+    let _bound = Bound::mark(&steward.bound.services);
     tracing::info!("listening for {CANCELS_ALL} and {INFOS_ALL}");
     // An endpoint that ends by itself ends the other, and both begin anew.
     let over = shutdown.child_token();
-    let roster = Arc::new(Roster::new(broker.clone()));
     let cancels = cancels.for_each_concurrent(CONCURRENT_REQUESTS, |request| {
         let steward = steward.clone();
-        async move { respond(&request, cancel(&steward, &request.message.subject).await).await }
+        async move {
+            let answer = cancel(&steward, &request.message.subject).await;
+            steward.metrics.asked(metrics::Service::Cancel, &answer);
+            respond(&request, answer).await;
+        }
     });
     let infos = infos.for_each_concurrent(CONCURRENT_REQUESTS, |request| {
         let (steward, roster) = (steward.clone(), roster.clone());
         async move {
             let answer = info(&steward, &roster, &request.message.subject).await;
+            steward.metrics.asked(metrics::Service::Info, &answer);
             respond(&request, answer).await;
         }
     });

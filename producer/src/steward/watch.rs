@@ -19,7 +19,15 @@ use time::OffsetDateTime;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::{Steward, ending::EndError, failing::Failing, list};
+use super::{
+    Steward,
+    ending::EndError,
+    failing::Failing,
+    list,
+    metrics::Part,
+    roster::Roster,
+    sight::{Letters, Sight},
+};
 
 /// How long one look ends orphans of one consumer: the other queues are to be looked at too.
 const SWEEP_TIME: Duration = Duration::from_secs(3);
@@ -41,6 +49,8 @@ struct Memory {
     foreign: HashSet<String>,
     /// What could not be looked at last time.
     failing: Failing,
+    /// The dead letters as they were counted last.
+    letters: Option<Letters>,
 }
 
 /// What earlier looks saw of one consumer.
@@ -128,8 +138,9 @@ impl Seen {
 }
 
 impl Memory {
-    /// Logs that something began to fail, or works again; not each time in between.
-    fn note(&mut self, what: &str, looked: Result<(), EndError>) {
+    /// Logs that something began to fail, or works again; not each time in between. Whether it works.
+    fn note(&mut self, what: &str, looked: Result<(), EndError>) -> bool {
+        let works = looked.is_ok();
         match looked {
             Ok(()) if self.failing.ends(what) => tracing::info!("looking at {what} again"),
             Ok(()) => {}
@@ -138,6 +149,7 @@ impl Memory {
             }
             Err(error) => tracing::debug!(%error, "another look at {what} failed"),
         }
+        works
     }
 
     /// Logs what is not ours, once.
@@ -170,26 +182,54 @@ impl Memory {
     }
 }
 
-/// Looks at all queues every few seconds, until `shutdown`.
-pub(super) async fn watch(steward: Arc<Steward>, shutdown: CancellationToken) {
+/// Looks at all queues every few seconds, until `shutdown`. `roster` knows who serves them.
+pub(super) async fn watch(steward: Arc<Steward>, roster: Arc<Roster>, shutdown: CancellationToken) {
     let mut memory = Memory::default();
     let mut ticks = interval(steward.config.look_every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
-        let looked = steward.find_tenants(&mut memory).await;
-        memory.note("the list of tenants", looked);
-        for tenant in memory.tenants.clone() {
-            if shutdown.is_cancelled() {
-                return;
-            }
-            // One tenant's trouble is not another's.
-            let looked = steward.look(&tenant, &mut memory).await;
-            memory.note(&format!("tenant {tenant}"), looked);
+        let started = Instant::now();
+        let mut sight = Sight::begin(OffsetDateTime::now_utc());
+        let looking = steward.look_at_all(&mut memory, &mut sight, &shutdown);
+        let is_complete = looking.await;
+        if shutdown.is_cancelled() {
+            return;
         }
+        steward.metrics.looked(started.elapsed(), is_complete);
+        if steward.is_shown() && steward.board.is_read() {
+            sight.workers = roster.workers().await.ok();
+        }
+        steward.board.put_up(sight);
     }
 }
 
 impl Steward {
+    /// Looks at all there is, until `shutdown`; whether nothing failed.
+    async fn look_at_all(
+        &self,
+        memory: &mut Memory,
+        sight: &mut Sight,
+        shutdown: &CancellationToken,
+    ) -> bool {
+        let looked = self.find_tenants(memory).await;
+        let mut is_complete = memory.note("the list of tenants", looked);
+        for tenant in memory.tenants.clone() {
+            if shutdown.is_cancelled() {
+                return false;
+            }
+            // One tenant's trouble is not another's.
+            let looked = self.look(&tenant, memory, sight).await;
+            is_complete &= memory.note(&format!("tenant {tenant}"), looked);
+        }
+        // Nothing is done about these, so whoever does not look need not pay for it.
+        if self.is_shown() {
+            let looked = sight.add_shared(&self.broker, &mut memory.letters).await;
+            let looked = looked.map_err(EndError::from);
+            is_complete &= memory.note("dead letters and notices", looked);
+        }
+        is_complete
+    }
+
     async fn find_tenants(&self, memory: &mut Memory) -> Result<(), EndError> {
         let tenants = self.broker.tenants().await?;
         if tenants != memory.tenants {
@@ -206,8 +246,13 @@ impl Steward {
     }
 
     /// Looks at all that a tenant has, and gives the first of the failures.
-    async fn look(&self, tenant: &Tenant, memory: &mut Memory) -> Result<(), EndError> {
-        let mut looked = self.trim(tenant).await.map_err(EndError::from);
+    async fn look(
+        &self,
+        tenant: &Tenant,
+        memory: &mut Memory,
+        sight: &mut Sight,
+    ) -> Result<(), EndError> {
+        let mut looked = self.trim(tenant, sight).await.map_err(EndError::from);
         let Some(queue) = self.broker.queue(tenant).await? else {
             return looked;
         };
@@ -216,14 +261,20 @@ impl Steward {
         for consumer in &queue.consumers {
             looked = looked.and(self.look_at(tenant, &queue, consumer, memory).await);
         }
+        sight.add_queue(tenant, queue);
         looked
     }
 
-    async fn trim(&self, tenant: &Tenant) -> Result<(), StreamsError> {
-        let n_results = self.broker.trim_results(tenant).await?;
+    async fn trim(&self, tenant: &Tenant, sight: &mut Sight) -> Result<(), StreamsError> {
+        let Some(results) = self.broker.trim_results(tenant).await? else {
+            return Ok(());
+        };
+        let n_results = results.n_deleted;
         if n_results > 0 {
+            self.metrics.results_trimmed.inc_by(n_results);
             tracing::info!(%tenant, n_results, "deleted the oldest results, beyond the number to keep");
         }
+        sight.streams.push((results.stream, results.fill));
         Ok(())
     }
 
@@ -245,6 +296,7 @@ impl Steward {
             let most = consumer.progress.in_flight.min(NUDGED_JOBS);
             let nudged = self.broker.nudge(&queue.stream, &consumer.name, most);
             nudged.await?;
+            self.metrics.nudges.inc();
         }
         if queue.orphans() == 0 {
             seen.forget();
@@ -323,7 +375,7 @@ impl Steward {
                 break;
             }
             from_sequence = message.sequence + 1;
-            let ending = self.end(&queue.stream, &message, consumer.max_deliver);
+            let ending = self.end(Part::Watch, &queue.stream, &message, consumer.max_deliver);
             ending.await?;
             *n_jobs += 1;
         }
@@ -333,6 +385,8 @@ impl Steward {
 
 #[cfg(test)]
 mod tests {
+    use segfleet_common::broker::Fill;
+
     use super::*;
 
     fn consumer(in_flight: usize, waiting_pulls: usize, deliveries: u64) -> QueueConsumer {
@@ -390,7 +444,10 @@ mod tests {
         let now = Instant::now();
         let queue = Queue {
             stream: "JOBS".to_owned(),
-            messages: 1,
+            fill: Fill {
+                messages: 1,
+                ..Fill::default()
+            },
             consumers: vec![consumer(1, 0, 5)],
             foreign: Vec::new(),
         };

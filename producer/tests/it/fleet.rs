@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::server::{Server, deploy};
+use crate::{found::found_by, server::Server};
 
 /// How long a command may take; only a hang takes longer.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -59,15 +59,25 @@ impl Fleet {
         self.workers.push(child);
     }
 
-    /// Starts a worker with one thread and these arguments and variables, in a cache of its own.
+    /// Starts a worker with one thread and these arguments and variables.
     pub(crate) fn start_worker_with(&mut self, args: &[&str], variables: &[(&str, &Path)]) {
+        self.start_worker_saying(args, variables, Stdio::null());
+    }
+
+    /// The same, with what it logs written there.
+    pub(crate) fn start_worker_saying(
+        &mut self,
+        args: &[&str],
+        variables: &[(&str, &Path)],
+        log: impl Into<Stdio>,
+    ) {
         let mut command = Command::new(bin("segfleet-worker"));
         let child = clean(&mut command)
             .args(["run", "--threads", "1"])
             .args(args)
             .env("NATS_URL", self.server.url())
             .envs(variables.iter().copied())
-            .stderr(Stdio::null())
+            .stderr(log)
             .spawn()
             .expect("segfleet-worker starts");
         self.workers.push(child);
@@ -109,6 +119,12 @@ impl Fleet {
 
     /// Runs `segfleet` with these arguments.
     pub(crate) fn segfleet(&self, args: &[&str]) -> Output {
+        let started = self.start_segfleet(args, &[]);
+        started.wait_with_output().expect("it ends")
+    }
+
+    /// Starts `segfleet` with these arguments and variables, and keeps what it says.
+    pub(crate) fn start_segfleet(&self, args: &[&str], variables: &[(&str, &Path)]) -> Child {
         let mut limited = Command::new("timeout");
         limited
             .arg(PATIENCE.as_secs().to_string())
@@ -116,8 +132,18 @@ impl Fleet {
             .args(args);
         clean(&mut limited)
             .env("NATS_URL", self.server.url())
-            .output()
+            .envs(variables.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
             .expect("timeout and segfleet run")
+    }
+
+    /// Waits until the worker that was started last has ended by itself.
+    pub(crate) fn until_last_worker_ends(&mut self) {
+        let mut worker = self.workers.pop().expect("one was started");
+        worker.wait().expect("it ends");
     }
 }
 
@@ -134,14 +160,15 @@ impl Drop for Fleet {
 pub(crate) fn clean(command: &mut Command) -> &mut Command {
     let inherited = std::env::vars_os().map(|(name, _)| name);
     let ours = |name: &OsString| {
-        ["SEGFLEET_", "NATS_"]
+        ["SEGFLEET_", "NATS_", "OTEL_"]
             .iter()
             .any(|own| name.to_string_lossy().starts_with(own))
     };
     inherited.filter(ours).for_each(|name| {
         command.env_remove(name);
     });
-    command
+    // Tests read the logs as people do.
+    command.env("SEGFLEET_LOG_FORMAT", "text")
 }
 
 /// A command of this workspace, from the folder that cargo built this one in.
@@ -170,17 +197,7 @@ pub(crate) fn sample(name: &str) -> String {
 
 /// What a script of deploy/clients prints: the path of a program.
 pub(crate) fn client(script: &str) -> PathBuf {
-    found_by(&format!("clients/{script}"))
-}
-
-/// What a script of deploy prints that finds something, and here must not fetch it.
-pub(crate) fn found_by(script: &str) -> PathBuf {
-    let found = Command::new(deploy().join(script))
-        .arg("--no-fetch")
-        .output()
-        .expect(script);
-    assert!(found.status.success(), "{}", stderr(&found));
-    PathBuf::from(stdout(&found).trim())
+    found_by(&format!("clients/{script}"), &[])
 }
 
 pub(crate) fn json_lines(text: &str) -> Vec<Value> {

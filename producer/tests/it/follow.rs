@@ -15,7 +15,10 @@ use segfleet_common::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::fleet::{Fleet, bin, clean, found_by, json_lines, sample, stderr, stdout};
+use crate::{
+    fleet::{Fleet, bin, clean, json_lines, sample, stderr, stdout},
+    found::found_by,
+};
 
 /// How long anything may take; only a hang takes longer.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -80,7 +83,7 @@ impl Drop for Follower {
 
 /// Package selfie in another version.
 fn selfie(version: &str, folder: &Path) -> PathBuf {
-    let original = found_by("models/find-models").join("selfie");
+    let original = found_by("models/find-models", &[]).join("selfie");
     let manifest = fs::read_to_string(original.join("model.toml")).expect("a manifest");
     let copy = folder.join(version);
     fs::create_dir(&copy).expect("a writable folder");

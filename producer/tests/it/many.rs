@@ -65,7 +65,10 @@ async fn submit_all(client: &Client, n_jobs: usize) -> Result<Vec<Received>, Res
 
 /// Each result is a success of the first attempt, and stored as it was received, byte for byte.
 async fn check_stored(client: &Client, received: &[Received]) {
-    for Received { result, payload } in received {
+    for Received {
+        result, payload, ..
+    } in received
+    {
         assert!(
             matches!(result.outcome, Outcome::Ok(_)),
             "{:?}",

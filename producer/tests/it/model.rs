@@ -12,10 +12,13 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt as _;
 
-use crate::fleet::{Fleet, bin, clean, found_by, json_lines, sample, stderr, stdout};
+use crate::{
+    fleet::{Fleet, bin, clean, json_lines, sample, stderr, stdout},
+    found::found_by,
+};
 
 fn packages() -> PathBuf {
-    found_by("models/find-models")
+    found_by("models/find-models", &[])
 }
 
 fn push(fleet: &Fleet, package: &Path) -> Output {
@@ -64,7 +67,7 @@ fn models_are_fetched_by_workers_of_both_engines_and_find_the_same() {
         let digest = said.lines().next().and_then(|line| line.split("  ").nth(2));
         digest.expect("a digest").to_owned()
     });
-    let library = found_by("models/find-onnxruntime");
+    let library = found_by("models/find-onnxruntime", &[]);
     let found = ["onnxruntime", "rust"].map(|engine| {
         let cache = TempDir::new().expect("a temporary folder");
         let variables = [
@@ -94,7 +97,7 @@ fn models_are_fetched_by_workers_of_both_engines_and_find_the_same() {
 
 /// Has the fleet segment photographs: how many pixels it finds, the fewest first, and that the results name the model.
 fn areas_px(fleet: &Fleet, model: &str, digest: &str, photographs: &[&str]) -> Vec<u64> {
-    let folder = found_by("models/find-photographs");
+    let folder = found_by("models/find-photographs", &[]);
     let path = |name: &&str| folder.join(name).display().to_string();
     let files: Vec<String> = photographs.iter().map(path).collect();
     let args = [

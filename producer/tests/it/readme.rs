@@ -6,6 +6,7 @@ use tempfile::TempDir;
 
 use crate::{
     fleet::{Fleet, client, stderr, stdout},
+    jaeger::Jaeger,
     server::{deploy, samples},
 };
 
@@ -130,6 +131,32 @@ fn slow_the_demo_shows_its_table_and_leaves_nothing_running() {
         }
         assert_eq!(left_over(&temporary.path().display().to_string()), "");
     }
+}
+
+#[test]
+#[ignore = "slow, builds a release and needs Jaeger: deploy/test full runs it"]
+fn slow_the_demo_shows_a_trace_and_how_to_stop_all() {
+    let temporary = TempDir::new().expect("a temporary folder");
+    // Its ports alone are used.
+    let jaeger = Jaeger::stopped();
+    let shown = demo(&temporary, &[], &["--observe"])
+        .envs(jaeger.variables())
+        .env_remove("OTEL_EXPORTER_OTLP_ENDPOINT")
+        .output()
+        .expect("it runs");
+    assert!(shown.status.success(), "{}", stderr(&shown));
+    let said = stdout(&shown);
+    let (_, trace) = said.split_once("One job's trace").expect("a trace");
+    for span in ["submit", "queue JOBS", "process segment.jobs", "└─ receive"] {
+        assert!(trace.contains(span), "{span}: {said}");
+    }
+    assert!(jaeger.is_up(), "it can be looked at: {said}");
+    let (_, stop) = said.split_once("To stop them:").expect("how to stop");
+    let stopped = Command::new("bash").args(["-euc", stop]).output();
+    let stopped = stopped.expect("bash runs");
+    assert!(stopped.status.success(), "{}", stderr(&stopped));
+    jaeger.until_down();
+    assert_eq!(left_over(&temporary.path().display().to_string()), "");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod ending;
 mod life;
+mod metrics;
 mod notices;
 mod raw;
 mod requests;
@@ -41,11 +42,16 @@ struct Steward {
 
 impl Steward {
     fn start(fleet: &Fleet, name: &str) -> Self {
+        Self::start_with(fleet, &["--look-every", "1s", "--name", name])
+    }
+
+    fn start_with(fleet: &Fleet, args: &[&str]) -> Self {
         let folder = TempDir::new().expect("a temporary folder");
         let log = File::create(folder.path().join("log")).expect("writable");
         let mut command = Command::new(bin("segfleet"));
         let child = clean(&mut command)
-            .args(["steward", "--look-every", "1s", "--name", name])
+            .arg("steward")
+            .args(args)
             .env("NATS_URL", fleet.server.url())
             .stderr(log)
             .stdout(Stdio::null())

@@ -10,30 +10,23 @@ use segfleet_common::{
     decode::DecodeLimits,
     result::{JobResult, Outcome},
     subject::{ModelName, Tenant},
+    trace::Tracer,
     wire,
 };
 use segfleet_worker::{
     RunReport,
+    args::Attempts,
     config::Config,
     failpoint::Failpoint,
     isolate::{Isolate, Isolation},
     run,
     segment::Segmenter,
 };
-use tokio::{task::JoinHandle, time::timeout};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use crate::patience::{PATIENCE, soon};
 use crate::server::Server;
-
-/// How long anything may take; only a hang takes longer.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Waits for `future`, and fails the test when it hangs.
-pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, future)
-        .await
-        .unwrap_or_else(|_| panic!("{what} did not happen within {PATIENCE:?}"))
-}
 
 /// A broker that is set up, and a connection to it.
 pub(crate) struct Fleet {
@@ -142,6 +135,8 @@ impl Fleet {
             // Models of tests live in this process.
             isolation: Isolation::of_this_program(Isolate::Never),
             stall_time: PATIENCE,
+            tracer: Tracer::off(),
+            attempts: Attempts::Inside,
             metrics: Arc::default(),
             http: None,
             failpoint: Failpoint::default(),
@@ -252,7 +247,7 @@ impl Fleet {
 
     /// Waits until no job is queued or in work.
     pub(crate) async fn until_idle(&self) {
-        self.until("JOBS", |jobs| jobs.messages == 0).await;
+        self.until("JOBS", |jobs| jobs.fill.messages == 0).await;
     }
 
     /// The dead letters, oldest first.

@@ -196,7 +196,9 @@ async fn a_slot_is_free_only_when_its_job_is_settled() {
     // A pull that were open would be answered by now.
     tokio::time::sleep(Duration::from_millis(500)).await;
     fleet
-        .until("JOBS", |jobs| jobs.messages == 2 && in_flight(jobs) == 1)
+        .until("JOBS", |jobs| {
+            jobs.fill.messages == 2 && in_flight(jobs) == 1
+        })
         .await;
     model.open();
     for reply in [first, second] {
@@ -251,7 +253,9 @@ async fn while_a_result_cannot_be_stored_its_job_stays_and_nothing_new_is_taken(
         replies.push(fleet.submit("test", name, job()).await);
     }
     fleet
-        .until("JOBS", |jobs| jobs.messages == 3 && in_flight(jobs) == 1)
+        .until("JOBS", |jobs| {
+            jobs.fill.messages == 3 && in_flight(jobs) == 1
+        })
         .await;
     assert_eq!((fleet.stored("first").await, model.n_calls()), (None, 1));
     let room = Settings {
@@ -285,7 +289,9 @@ async fn a_drain_finishes_what_is_in_work_and_takes_nothing_new() {
     assert_eq!(ending(&running.result().await), "ok 1");
     assert!(stopping.await.expect("no panic").drained);
     fleet
-        .until("JOBS", |jobs| jobs.messages == 1 && in_flight(jobs) == 0)
+        .until("JOBS", |jobs| {
+            jobs.fill.messages == 1 && in_flight(jobs) == 0
+        })
         .await;
     let next = fleet.work_with(fleet.config("test", model));
     assert_eq!(
@@ -410,7 +416,9 @@ async fn a_stop_ends_the_job_that_it_names_and_no_other() {
     stop.await.expect("connected");
     assert_eq!(ending(&stopped.result().await), "cancelled");
     fleet
-        .until("JOBS", |jobs| jobs.messages == 1 && in_flight(jobs) == 1)
+        .until("JOBS", |jobs| {
+            jobs.fill.messages == 1 && in_flight(jobs) == 1
+        })
         .await;
     model.open();
     assert_eq!(ending(&other.result().await), "ok 1");

@@ -7,6 +7,7 @@ mod crash;
 mod errors;
 mod fleet;
 mod formats;
+#[path = "../../../common/tests/it/found.rs"]
 mod found;
 mod hostile;
 mod isolation;
@@ -20,8 +21,12 @@ mod network;
 mod onnx;
 mod outline;
 mod packages;
+#[path = "../../../common/tests/it/patience.rs"]
+mod patience;
 mod photographs;
 mod program;
 mod readme;
 #[path = "../../../common/tests/it/server.rs"]
 mod server;
+#[path = "../../../common/tests/it/watched.rs"]
+mod watched;

@@ -1,6 +1,7 @@
 //! `segfleet-worker` as a process of its own.
 
 use std::{
+    ffi::OsString,
     fs,
     io::{BufRead as _, BufReader},
     process::{Child, Command, Output, Stdio},
@@ -143,8 +144,13 @@ pub(crate) fn children(parent: u32, words: &str) -> Vec<u32> {
 /// The settings of whoever runs the tests are not the tests'.
 fn clean(command: &mut Command) -> &mut Command {
     let inherited = std::env::vars_os().map(|(name, _)| name);
-    for name in inherited.filter(|name| name.to_string_lossy().starts_with("SEGFLEET_")) {
+    let ours = |name: &OsString| {
+        let name = name.to_string_lossy();
+        name.starts_with("SEGFLEET_") || name.starts_with("OTEL_")
+    };
+    for name in inherited.filter(ours) {
         command.env_remove(name);
     }
-    command
+    // Tests read the logs as people do.
+    command.env("SEGFLEET_LOG_FORMAT", "text")
 }

@@ -126,7 +126,11 @@ impl Report {
                 self.summary.n_failed += 1;
                 // Otherwise nothing has told of it yet.
                 if self.table.is_none() && written.text.is_none() {
-                    remark(&format!("{name}: {}", why(outcome)));
+                    let why = why(outcome);
+                    match &result.trace_id {
+                        Some(trace_id) => remark(&format!("{name}: {why} (trace {trace_id})")),
+                        None => remark(&format!("{name}: {why}")),
+                    }
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! What a steward does when it is asked.
 
 use futures_util::FutureExt as _;
+use segfleet_common::{subject::Tenant, trace::JobTrace};
 
 use super::{raw::Raw, *};
 
@@ -25,9 +26,10 @@ async fn cancel_ends_what_is_not_answered() {
     check(&["j1"], 0, "job j1 is cancelled");
     let reply = next(&mut replies).await;
     let result: Value = serde_json::from_slice(&reply.payload).expect("JSON");
+    let job = "j1".parse().expect("a token");
     let expected = json!({
         "v": 1, "id": "j1", "tenant": "public", "status": "cancelled", "timings_ms": {}, "worker": "s1",
-        "metadata": {"file": "horse.png"},
+        "metadata": {"file": "horse.png"}, "trace_id": JobTrace::own(&Tenant::default(), &job).trace_id(),
     });
     assert_eq!(result, expected);
     assert_eq!(

@@ -11,8 +11,10 @@ import sys
 
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-# Label values come from closed sets: none of these names is an id or a file's name.
-LABELS = {"model", "version", "digest", "outcome", "code", "stage", "le"}
+# Label values come from closed sets: none of these names is a job's id or a file's name.
+LABELS = {"model", "version", "digest", "outcome", "code", "stage", "le"} | {
+    "stream", "consumer", "reason", "part", "service", "connection",
+}
 UNITS = {"seconds", "bytes"}
 
 

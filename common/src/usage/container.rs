@@ -7,7 +7,8 @@ use std::{
 
 /// The smallest limit of the control groups that the process is in, or else the machine's memory, in bytes. `root`
 /// is where the system's files are: `/`. `None` where the system does not tell.
-pub(crate) fn limit_bytes(root: &Path) -> Option<u64> {
+#[must_use]
+pub(super) fn limit_bytes(root: &Path) -> Option<u64> {
     let groups = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
     let limits = groups
         .lines()
