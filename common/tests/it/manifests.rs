@@ -71,7 +71,7 @@ impl Rendered {
         variables
     }
 
-    /// The command line that a pod's only container has: its arguments, and a flag of `program` for each variable.
+    /// The command line that a pod's only container has: its arguments, and a flag of `program` for each variable that it knows.
     ///
     /// Panics for a variable of ours that `program` does not know.
     pub(crate) fn command_line(&self, pod: &Value, program: &clap::Command) -> Vec<String> {
@@ -87,13 +87,15 @@ impl Rendered {
             .chain(subcommand.get_arguments())
             .collect();
         for (name, value) in self.variables(pod) {
-            if !name.starts_with("SEGFLEET_") && !name.starts_with("NATS_") {
-                continue;
-            }
             let is_meant = |flag: &&&clap::Arg| flag.get_env() == Some(OsStr::new(&name));
             let flag = flags.iter().find(is_meant).and_then(|flag| flag.get_long());
-            let flag = flag.unwrap_or_else(|| panic!("{name} is no setting of {}", line[1]));
-            line.push(format!("--{flag}={value}"));
+            let is_ours = name.starts_with("SEGFLEET_") || name.starts_with("NATS_");
+            assert!(
+                flag.is_some() || !is_ours,
+                "{name} is no setting of {}",
+                line[1]
+            );
+            line.extend(flag.map(|flag| format!("--{flag}={value}")));
         }
         line
     }
