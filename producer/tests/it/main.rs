@@ -10,7 +10,10 @@ mod follow;
 #[path = "../../../common/tests/it/found.rs"]
 mod found;
 mod jaeger;
+mod kubernetes;
 mod logs;
+#[path = "../../../common/tests/it/manifests.rs"]
+mod manifests;
 mod many;
 mod model;
 #[path = "../../../common/tests/it/patience.rs"]
@@ -22,5 +25,6 @@ mod server;
 mod steward;
 mod trace;
 mod traces;
+mod users;
 #[path = "../../../common/tests/it/watched.rs"]
 mod watched;

@@ -11,7 +11,10 @@ mod formats;
 mod found;
 mod hostile;
 mod isolation;
+mod kubernetes;
 mod life;
+#[path = "../../../common/tests/it/manifests.rs"]
+mod manifests;
 mod metrics;
 mod models;
 mod network;
