@@ -32,6 +32,9 @@ pub use self::{
     export::{OfLoss, SpanCounts, Tracer},
 };
 
+/// Longest `tracestate` that is passed on. Source: W3C Trace Context, level 1, section 3.3.1.5, which asks for as much.
+const TRACESTATE_BYTES: usize = 512;
+
 /// The trace of one job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobTrace {
@@ -114,10 +117,24 @@ impl JobTrace {
 /// Source: W3C Trace Context, level 1, section 3.2 (`traceparent`) and 3.3 (`tracestate`).
 #[must_use]
 pub fn read(headers: &HeaderMap) -> Option<SpanContext> {
+    if !has_form(header_text(headers, header::TRACEPARENT)?) {
+        return None;
+    }
     let context =
         TraceContextPropagator::new().extract_with_context(&Context::new(), &Headers(headers));
     let sent = context.span().span_context().clone();
     sent.is_valid().then_some(sent)
+}
+
+/// Whether the fields of a `traceparent` have their lengths and digits: the propagator also takes shorter ones, and then
+/// jobs that have nothing to do with each other would share a trace.
+fn has_form(traceparent: &str) -> bool {
+    let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    let mut fields = traceparent.split('-');
+    [2, 32, 16, 2].into_iter().all(|n_digits| {
+        let field = fields.next().unwrap_or_default();
+        field.len() == n_digits && field.bytes().all(is_hex)
+    })
 }
 
 /// Puts a trace context into a message's headers.
@@ -140,7 +157,9 @@ struct Headers<'a>(&'a HeaderMap);
 
 impl Extractor for Headers<'_> {
     fn get(&self, key: &str) -> Option<&str> {
-        header_text(self.0, key)
+        let value = header_text(self.0, key)?;
+        // Each span would have a copy of a longer one.
+        (key != header::TRACESTATE || value.len() <= TRACESTATE_BYTES).then_some(value)
     }
 
     /// Not asked for: the propagator knows the names of its headers.
@@ -195,6 +214,9 @@ mod tests {
             "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
             "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
             "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more",
+            "00-1-1-01",
+            "00-+bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736",
         ] {
             let headers = headers(&[("traceparent", traceparent)]);
             assert_eq!(
@@ -207,6 +229,21 @@ mod tests {
         let later = "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more";
         let later = JobTrace::of(&headers(&[("traceparent", later)]), &tenant, &job);
         assert_eq!(later.trace_id(), "4bf92f3577b34da6a3ce929d0e0e4736");
+    }
+
+    #[test]
+    fn a_state_that_is_too_long_is_left_out() {
+        let state = |n_bytes: usize| {
+            let value = "x".repeat(n_bytes - 2);
+            let sent = headers(&[
+                ("traceparent", TRACEPARENT),
+                ("tracestate", &format!("a={value}")),
+            ]);
+            let mut written = HeaderMap::new();
+            write(&read(&sent).expect("a context"), &mut written);
+            header_text(&written, "tracestate").is_some()
+        };
+        assert_eq!([state(200), state(600)], [true, false]);
     }
 
     #[test]

@@ -4,10 +4,7 @@
 //! after a reconnect or a pause, so no result is missed. A job is published under one id until the broker
 //! has it: sending it again is harmless.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
 use async_nats::{HeaderMap, Subscriber};
 use bytes::Bytes;
@@ -223,13 +220,16 @@ impl Client {
         );
         pending.submission = submission;
         let payload: Bytes = wire::encode_job(job).into();
-        let (n_bytes, started) = (payload.len(), SystemTime::now());
+        let n_bytes = payload.len();
         let headers = self.headers(pending.submission.as_ref());
+        if let Some(submission) = &mut pending.submission {
+            submission.sends(n_bytes);
+        }
         let publishing = self.publish(&address, Message { headers, payload });
         let published = publishing.instrument(pending.lines.clone()).await;
         if let Some(submission) = &mut pending.submission {
             let failure = published.as_ref().err().map(ToString::to_string);
-            submission.published(started, n_bytes, failure);
+            submission.published(failure);
         }
         pending.look_first = published?;
         Ok(pending)

@@ -25,6 +25,8 @@ pub(crate) struct Submission {
     publish: SpanContext,
     address: JobSubject,
     began_at: SystemTime,
+    /// When it was given to the broker first, and how many bytes.
+    sent: Option<(SystemTime, usize)>,
     published: Option<Published>,
     received: Option<Received>,
 }
@@ -60,6 +62,7 @@ impl Submission {
             submit,
             address: address.clone(),
             began_at: SystemTime::now(),
+            sent: None,
             published: None,
             received: None,
         })
@@ -75,9 +78,14 @@ impl Submission {
         trace::write(&self.publish, headers);
     }
 
-    /// The broker has been given the job since `start`, and has it unless there is a `failure`.
-    pub(crate) fn published(&mut self, start: SystemTime, n_bytes: usize, failure: Option<String>) {
-        self.published = Some(Published {
+    /// The broker is given the job: from now on others may know of it.
+    pub(crate) fn sends(&mut self, n_bytes: usize) {
+        self.sent = Some((SystemTime::now(), n_bytes));
+    }
+
+    /// The broker has the job unless there is a `failure`.
+    pub(crate) fn published(&mut self, failure: Option<String>) {
+        self.published = self.sent.map(|(start, n_bytes)| Published {
             period: Period::since(start),
             n_bytes,
             failure,
@@ -170,6 +178,9 @@ impl Submission {
 
 impl Drop for Submission {
     fn drop(&mut self) {
+        if self.published.is_none() {
+            self.published(Some("nobody waited for the broker's word".to_owned()));
+        }
         if self.tracer.records(&self.submit) {
             self.tracer.record(self.spans());
         }

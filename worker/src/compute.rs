@@ -118,7 +118,9 @@ fn on_thread(
     let (segmenter, limits) = (settler.segmenter.clone(), worker.limits);
     let (writer, mut draft) = (settler.writer.clone(), settler.draft.clone());
     let journal = settler.journal.clone();
+    let lines = tracing::Span::current();
     move || {
+        let _lines = lines.entered();
         thread.check_wanted()?;
         journal.began(SystemTime::now(), &segmenter.info().version);
         let done = process(&input, &*segmenter, &limits, &mut thread, &mut draft);

@@ -120,7 +120,7 @@ impl Delivery {
             received_at,
         };
         let journal = Journal::open(&worker.tracer, worker.attempts, arrival);
-        let lines = job_lines(&address, Some(attempt), &journal.trace_id());
+        let lines = job_lines(&address, Some(attempt), journal.trace_id());
         let heartbeat = keep_lease(
             client.clone(),
             settle_at.clone(),
@@ -178,6 +178,7 @@ impl Delivery {
     pub(crate) async fn give_back(self) {
         let returned = &self.metrics.deliveries_returned;
         returned.get_or_create(&of_model(&self.address.model)).inc();
+        self.journal.ended("returned", None);
         self.nak(Duration::ZERO).await;
     }
 

@@ -27,7 +27,10 @@ const STAGES: [Stage; 3] = [Stage::Decode, Stage::Segment, Stage::Outline];
 /// What there is to tell of one delivery. Clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Journal {
-    trace: JobTrace,
+    /// Of the job's trace.
+    trace_id: Arc<str>,
+    /// The span that publishes the result, which the result names whether or not it is recorded.
+    result: SpanContext,
     /// `None` where nobody wants to know.
     open: Option<Arc<Open>>,
 }
@@ -36,7 +39,7 @@ pub(crate) struct Journal {
 struct Open {
     tracer: Tracer,
     trace: JobTrace,
-    /// The spans whose contexts are passed on before they are over.
+    /// The spans whose contexts are needed before they are over.
     process: SpanContext,
     result: SpanContext,
     is_inside: bool,
@@ -58,14 +61,17 @@ struct Notes {
     began_at: Option<SystemTime>,
     stages: Timings,
     encoded: Option<Period>,
-    published: Option<Period>,
-    buried: Option<(Period, &'static str)>,
+    published: Option<(Period, Sent)>,
+    buried: Option<(Period, &'static str, Sent)>,
     settled: Option<(Period, &'static str)>,
     outcome: &'static str,
     error: Option<JobError>,
     /// Whether this delivery's result is the job's.
     is_last: bool,
 }
+
+/// What became of a message to the broker: what kept it from being stored, if anything did.
+pub(crate) type Sent = Result<(), &'static str>;
 
 /// A delivery as it came, for its journal.
 #[derive(Debug, Clone, Copy)]
@@ -84,21 +90,27 @@ impl Journal {
         let trace = tracer.decide(JobTrace::of(arrival.headers, tenant, job));
         let is_open = tracer.records(trace.root());
         let open = is_open.then(|| Arc::new(Open::new(tracer, attempts, trace.clone(), arrival)));
-        Self { trace, open }
+        let result = open.as_ref().map(|open| open.result.clone());
+        Self {
+            trace_id: trace.trace_id().into(),
+            result: result.unwrap_or_else(|| span::child_context(trace.root())),
+            open,
+        }
     }
 
     /// The id of the job's trace, whether or not anything of it is kept.
-    pub(crate) fn trace_id(&self) -> String {
-        self.trace.trace_id()
+    pub(crate) fn trace_id(&self) -> &str {
+        &self.trace_id
     }
 
     /// Puts the trace's context into the headers of the job's result.
     pub(crate) fn mark(&self, headers: &mut HeaderMap) {
-        let context = match &self.open {
-            Some(open) => &open.result,
-            None => self.trace.root(),
-        };
-        trace::write(context, headers);
+        trace::write(&self.result, headers);
+    }
+
+    /// Whether a stored result is the one that this delivery published, though the broker's word of it was lost.
+    pub(crate) fn is_own(&self, publisher: Option<&SpanContext>) -> bool {
+        publisher.is_some_and(|publisher| publisher.span_id() == self.result.span_id())
     }
 
     /// The work has begun, with this version of the model.
@@ -128,17 +140,21 @@ impl Journal {
         });
     }
 
-    /// The broker has been given the result since `start`, and has answered.
-    pub(crate) fn published(&self, start: SystemTime, is_first: bool) {
-        self.note(|notes| {
-            notes.published = Some(Period::since(start));
-            notes.is_last = is_first;
-        });
+    /// The result has been on its way to the broker since `start`, and came to this end.
+    pub(crate) fn published(&self, start: SystemTime, end: Sent) {
+        let period = Period::since(start);
+        self.note(|notes| notes.published = Some((period, end)));
     }
 
-    /// A dead letter has been written since `start`.
-    pub(crate) fn buried(&self, start: SystemTime, reason: &'static str) {
-        self.note(|notes| notes.buried = Some((Period::since(start), reason)));
+    /// The job's result is this delivery's.
+    pub(crate) fn answered(&self) {
+        self.note(|notes| notes.is_last = true);
+    }
+
+    /// A dead letter with this reason has been on its way since `start`, and came to this end.
+    pub(crate) fn buried(&self, start: SystemTime, reason: &'static str, end: Sent) {
+        let period = Period::since(start);
+        self.note(|notes| notes.buried = Some((period, reason, end)));
     }
 
     /// The delivery ends without a result of its own.
@@ -266,7 +282,7 @@ impl Open {
             let Some(&time) = notes.stages.get(&stage) else {
                 break;
             };
-            let period = Period::new(start, start + time);
+            let period = Period::lasting(start, time);
             let context = span::child_context(&self.process);
             if stage == Stage::Segment {
                 spans.extend(within_segment(&context, start, &notes.stages));
@@ -290,16 +306,21 @@ impl Open {
     fn ending(&self, notes: &Notes) -> Vec<Span> {
         let JobSubject { tenant, job, .. } = &notes.address;
         let mut spans = Vec::new();
-        if let Some(period) = notes.published {
+        let mut publish = |context, at: &Destination, period, end: Sent| {
+            let span = Span::of_message(context, Operation::Publish, at, period);
+            let span = span.within(&self.process).of_job(tenant, job);
+            spans.push(match end {
+                Ok(()) => span,
+                Err(why) => span.failed_as(why, "it was not stored"),
+            });
+        };
+        if let Some((period, end)) = notes.published {
             let at = Destination::result(tenant, job);
-            let result = Span::of_message(self.result.clone(), Operation::Publish, &at, period);
-            spans.push(result.within(&self.process).of_job(tenant, job));
+            publish(self.result.clone(), &at, period, end);
         }
-        if let Some((period, reason)) = notes.buried {
-            let context = span::child_context(&self.process);
+        if let Some((period, reason, end)) = notes.buried {
             let at = Destination::dead(reason, &notes.address);
-            let letter = Span::of_message(context, Operation::Publish, &at, period);
-            spans.push(letter.within(&self.process).of_job(tenant, job));
+            publish(span::child_context(&self.process), &at, period, end);
         }
         if let Some((period, word)) = notes.settled {
             let context = span::child_context(&self.process);
@@ -328,7 +349,7 @@ fn within_segment(segment: &SpanContext, mut start: SystemTime, stages: &Timings
     let mut spans = Vec::new();
     for stage in [Stage::Preprocess, Stage::Infer] {
         if let Some(&time) = stages.get(&stage) {
-            let period = Period::new(start, start + time);
+            let period = Period::lasting(start, time);
             let context = span::child_context(segment);
             spans.push(Span::part(context, segment, stage.as_str(), period));
             start = period.end;
@@ -381,7 +402,7 @@ mod tests {
             (Stage::Outline, ms(1)),
         ]);
         notes.encoded = Some(Period::new(at(33), at(34)));
-        notes.published = Some(Period::new(at(35), at(38)));
+        notes.published = Some((Period::new(at(35), at(38)), Ok(())));
         notes.settled = Some((Period::new(at(38), at(39)), "ack"));
         notes.is_last = true;
         notes.outcome = "ok";
@@ -481,6 +502,28 @@ job 0..40
             .map(Span::name)
             .collect();
         assert_eq!(inside, ["queue JOBS"]);
+    }
+
+    #[test]
+    fn a_result_names_the_delivery_that_published_it() {
+        let address: JobSubject = "segment.jobs.public.m.j".parse().expect("a job's");
+        let journal = || {
+            let arrival = Arrival {
+                headers: &HeaderMap::new(),
+                address: &address,
+                attempt: 1,
+                queued_at: at(0),
+                received_at: at(10),
+            };
+            Journal::open(&Tracer::off(), Attempts::Inside, arrival)
+        };
+        let (one, other) = (journal(), journal());
+        let mut headers = HeaderMap::new();
+        one.mark(&mut headers);
+        let publisher = trace::read(&headers);
+        assert_eq!(one.trace_id(), other.trace_id());
+        assert!(one.is_own(publisher.as_ref()) && !other.is_own(publisher.as_ref()));
+        assert!(!one.is_own(None));
     }
 
     #[test]

@@ -182,7 +182,7 @@ impl Metrics {
         if delivery.attempt == 1 {
             let trace_id = delivery.journal.trace_id();
             let waits = self.queue_wait_seconds.get_or_create(&of);
-            waits.observe(delivery.waited(), Some(&trace_id));
+            waits.observe(delivery.waited(), Some(trace_id));
         }
     }
 
@@ -193,7 +193,7 @@ impl Metrics {
     }
 
     /// A job has ended: its result is stored, and the job settled.
-    pub(crate) fn ended(&self, end: &End) {
+    pub(crate) fn ended(&self, end: &End<'_>) {
         let End {
             model,
             trace_id,
@@ -207,7 +207,7 @@ impl Metrics {
             code: account.code(),
         };
         self.jobs_ended.get_or_create(&of).inc();
-        let trace_id = Some(trace_id.as_str());
+        let trace_id = Some(*trace_id);
         let of = OfOutcome {
             model: model.clone(),
             outcome,
@@ -241,9 +241,9 @@ impl Metrics {
 
 /// How a job ended.
 #[derive(Debug)]
-pub(crate) struct End {
+pub(crate) struct End<'a> {
     pub(crate) model: ModelName,
-    pub(crate) trace_id: String,
+    pub(crate) trace_id: &'a str,
     pub(crate) account: Arc<Account>,
     /// From the broker's acceptance of the job.
     pub(crate) time: Duration,

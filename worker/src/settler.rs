@@ -24,7 +24,7 @@ use tokio::{select, time::sleep};
 use crate::{
     delivery::Delivery,
     failpoint::Step,
-    journal::Journal,
+    journal::{Journal, Sent},
     metrics::{End, of_failure, of_model},
     process::{Draft, Input},
     segment::Segmenter,
@@ -40,8 +40,8 @@ const LOOKS: u32 = 12;
 enum Stored {
     /// It is the job's result now.
     First(Arc<Account>),
-    /// The job has another.
-    Exists,
+    /// The job has one already.
+    Exists(Arc<Account>),
     /// The drain's grace ended first.
     Drained,
     /// Not even an error result fits into a message.
@@ -53,6 +53,18 @@ enum Published {
     First(First),
     TooLarge(String),
     Drained,
+}
+
+impl Published {
+    /// The same for the job's trace.
+    fn sent(&self) -> Sent {
+        match self {
+            Self::First(First::Stored) => Ok(()),
+            Self::First(First::Exists) => Err("exists"),
+            Self::TooLarge(_) => Err("too_large"),
+            Self::Drained => Err("drained"),
+        }
+    }
 }
 
 /// Knows how to answer one delivery and how to take it off the queue.
@@ -80,7 +92,7 @@ impl<'a> Settler<'a> {
             model: segmenter.info().clone(),
             attempt: delivery.attempt,
             worker: worker.name.clone(),
-            trace_id: Some(delivery.journal.trace_id()),
+            trace_id: Some(delivery.journal.trace_id().to_owned()),
             format: ResultFormat::accepted(delivery.header(header::ACCEPT)),
             limit_bytes: worker.broker.inline_limit_bytes(),
         };
@@ -161,10 +173,7 @@ impl<'a> Settler<'a> {
                 self.journal.ended("retried", Some(error));
             }
             Settlement::Close => tracing::debug!("already answered"),
-            Settlement::Return => {
-                tracing::info!("draining: giving the job back");
-                self.journal.ended("returned", None);
-            }
+            Settlement::Return => tracing::info!("draining: giving the job back"),
         }
     }
 
@@ -173,17 +182,15 @@ impl<'a> Settler<'a> {
         for _ in 0..LOOKS {
             let stored = self.store(answer.clone(), &delivery).await;
             self.worker.failpoint.reach(Step::Stored);
-            match stored {
-                Stored::First(account) => {
-                    tell_end(account.outcome, account.error.as_ref());
-                    return self.end(account, given_up, delivery).await;
-                }
-                Stored::Exists => {}
+            let account = match stored {
+                Stored::First(account) => return self.end(account, given_up, delivery).await,
+                Stored::Exists(account) => account,
                 Stored::Drained => return delivery.give_back().await,
                 Stored::Impossible => return self.put_off(delivery).await,
-            }
-            // Somebody else's result, or on three replicas one that is only on its way and may come to nothing. The
-            // leader knows, and what the result says decides whether a dead letter is owed.
+            };
+            // Ours, of which the broker's word was lost; somebody else's; or on three replicas one that is only on its
+            // way and may come to nothing. The leader knows, and what the result says decides whether a dead letter is
+            // owed.
             let job = &delivery.address.job;
             match self
                 .worker
@@ -191,6 +198,9 @@ impl<'a> Settler<'a> {
                 .find_leaders_answer(self.tenant, job)
                 .await
             {
+                Ok(Some(answered)) if self.journal.is_own(answered.publisher.as_ref()) => {
+                    return self.end(account, given_up, delivery).await;
+                }
                 Ok(Some(answered)) => {
                     let given_up = answered.given_up().cloned();
                     return self.close_answered(given_up, delivery).await;
@@ -225,13 +235,15 @@ impl<'a> Settler<'a> {
 
     /// Takes off the queue the job that this delivery has answered.
     async fn end(&self, account: Arc<Account>, given_up: Option<JobError>, delivery: Delivery) {
+        tell_end(account.outcome, account.error.as_ref());
+        self.journal.answered();
         let model = delivery.address.model.clone();
-        let (trace_id, queued_at) = (self.journal.trace_id(), delivery.queued_at);
+        let queued_at = delivery.queued_at;
         self.close(given_up, delivery).await;
         let time = OffsetDateTime::now_utc() - queued_at;
         self.worker.metrics.ended(&End {
             model,
-            trace_id,
+            trace_id: self.journal.trace_id(),
             account,
             // Two clocks may differ by more than a short job takes.
             time: Duration::try_from(time).unwrap_or(Duration::ZERO),
@@ -269,7 +281,7 @@ impl<'a> Settler<'a> {
         };
         match published {
             Published::First(First::Stored) => Stored::First(account),
-            Published::First(First::Exists) => Stored::Exists,
+            Published::First(First::Exists) => Stored::Exists(account),
             Published::Drained => Stored::Drained,
             Published::TooLarge(message) => {
                 tracing::error!(
@@ -293,8 +305,7 @@ impl<'a> Settler<'a> {
         let started = SystemTime::now();
         let published = self.publish(subject, message).await;
         self.journal.wrote(&answer.account);
-        let is_first = matches!(published, Published::First(First::Stored));
-        self.journal.published(started, is_first);
+        self.journal.published(started, published.sent());
         published
     }
 
@@ -311,7 +322,8 @@ impl<'a> Settler<'a> {
         };
         let started = SystemTime::now();
         let published = self.publish_letter(&given_up).await;
-        self.journal.buried(started, error.code.as_str());
+        let reason = error.code.as_str();
+        self.journal.buried(started, reason, published.sent());
         self.worker.failpoint.reach(Step::Buried);
         if let Published::First(First::Stored) = published {
             let of = of_failure(&delivery.address.model, error.code);

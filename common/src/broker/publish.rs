@@ -91,11 +91,14 @@ impl Message {
 pub struct Answered {
     /// What the result says; `None` for one that cannot be read. It was delivered, so it is the answer all the same.
     pub outcome: Option<Outcome>,
+    /// The span that published it, as its headers say.
+    pub publisher: Option<SpanContext>,
 }
 
 impl Answered {
     /// Reads a stored result, on a thread of its own: a large one takes longer than an async thread may.
     pub(super) async fn read(job: &JobId, stored: Message) -> Result<Self, FetchError> {
+        let publisher = trace::read(&stored.headers);
         let read = move || wire::read_result(stored.content_type(), &stored.payload);
         let read = tokio::task::spawn_blocking(read).await;
         let read = read.map_err(|error| FetchError::Unavailable(error.to_string()))?;
@@ -107,6 +110,7 @@ impl Answered {
                 .inspect_err(unreadable)
                 .ok()
                 .map(|result| result.outcome),
+            publisher,
         })
     }
 

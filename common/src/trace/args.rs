@@ -1,17 +1,22 @@
 //! How a program is told to trace: OpenTelemetry's own variables, as flags too ([`TraceArgs`]).
 
-use std::fmt;
+use std::{fmt, ops::RangeInclusive, str::FromStr, time::Duration};
 
 use clap::Args;
 use opentelemetry_sdk::trace::Sampler;
 
 /// Spans that wait to be sent, where nothing else is said. Source: OpenTelemetry, batching processor, `maxQueueSize`.
 const QUEUED_SPANS: usize = 2048;
-/// Most spans that may be told to wait: they take about 1 KiB each.
-const MOST_QUEUED_SPANS: usize = 1_000_000;
+/// How many may be told to wait. Fewer would be no batch, and less than what one delivery has; each takes about 1 KiB.
+const MAY_BE_QUEUED: RangeInclusive<usize> = 512..=1_000_000;
+/// How long spans wait to be sent, in milliseconds, where nothing else is said. Source: the same, `scheduledDelayMillis`.
+const DELAY_MS: u64 = 5000;
+/// How long they may be told to wait. Less would keep a CPU busy with looking.
+const MAY_BE_DELAYED_MS: RangeInclusive<u64> = 10..=60_000;
 /// What is appended to an endpoint for all signals. Source: OTLP over HTTP, "Endpoint URLs".
 const TRACES_PATH: &str = "v1/traces";
 
+const TRACES_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
 const GRPC: &str = "grpc";
 const HTTP_PROTOBUF: &str = "http/protobuf";
 
@@ -23,11 +28,21 @@ const HTTP_PROTOBUF: &str = "http/protobuf";
 #[command(next_help_heading = "Traces")]
 pub struct TraceArgs {
     /// Collector to send spans to, such as <http://127.0.0.1:4318>; without one there are none
-    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+    #[arg(
+        long,
+        env = "OTEL_EXPORTER_OTLP_ENDPOINT",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
     pub otlp_endpoint: Option<String>,
 
     /// The same for spans alone, with its whole path
-    #[arg(long, env = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", value_name = "URL")]
+    #[arg(
+        long,
+        env = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
     pub otlp_traces_endpoint: Option<String>,
 
     /// How the collector is spoken to: http/protobuf or grpc [default: http/protobuf]
@@ -49,6 +64,10 @@ pub struct TraceArgs {
     /// Part of the jobs that a ratio's sampler takes, 0 to 1 [default: 1]
     #[arg(long, env = "OTEL_TRACES_SAMPLER_ARG", value_name = "RATIO")]
     pub traces_sampler_arg: Option<String>,
+
+    /// Time until spans are sent, in milliseconds [default: 5000]
+    #[arg(long, env = "OTEL_BSP_SCHEDULE_DELAY", value_name = "MS")]
+    pub spans_delay: Option<String>,
 
     /// Spans that may wait to be sent; those beyond are dropped, and counted [default: 2048]
     #[arg(long, env = "OTEL_BSP_MAX_QUEUE_SIZE", value_name = "SPANS")]
@@ -72,6 +91,8 @@ pub(super) struct TraceSettings {
     pub(super) sampler: Sampler,
     /// How many spans may wait.
     pub(super) n_queued: usize,
+    /// How long they wait.
+    pub(super) delay: Duration,
 }
 
 /// How a collector is spoken to.
@@ -98,32 +119,48 @@ impl TraceMistakes {
     fn or_note<T>(&mut self, read: Result<T, String>) -> Option<T> {
         read.map_err(|mistake| self.0.push(mistake)).ok()
     }
+
+    fn unless_any<T>(self, value: T) -> Result<T, Self> {
+        if self.0.is_empty() {
+            Ok(value)
+        } else {
+            Err(self)
+        }
+    }
 }
 
 impl TraceArgs {
     /// The settings; `None` where nothing is to be traced.
     ///
     /// # Errors
-    /// [`TraceMistakes`], all of them; also in settings that would not be used.
+    /// [`TraceMistakes`], all of them. Where nothing is to be traced, what else is set is nobody's concern.
     pub(super) fn settings(&self) -> Result<Option<TraceSettings>, TraceMistakes> {
         let mut mistakes = TraceMistakes(Vec::new());
-        let protocol = mistakes.or_note(self.protocol());
-        let endpoint = mistakes.or_note(self.endpoint(protocol.unwrap_or(Protocol::Http)));
-        let sampler = mistakes.or_note(self.sampler());
-        let n_queued = mistakes.or_note(self.n_queued());
         let is_off = mistakes.or_note(self.is_off());
-        let (Some(protocol), Some(endpoint), Some(sampler), Some(n_queued), Some(is_off)) =
-            (protocol, endpoint, sampler, n_queued, is_off)
-        else {
-            return Err(mistakes);
+        let Some((name, url)) = self.given_endpoint().filter(|_| is_off != Some(true)) else {
+            return mistakes.unless_any(None);
         };
-        let endpoint = endpoint.filter(|_| !is_off);
-        Ok(endpoint.map(|endpoint| TraceSettings {
-            endpoint,
+        let protocol = mistakes.or_note(self.protocol()).unwrap_or(Protocol::Http);
+        let ratio = mistakes.or_note(self.sampler_ratio()).unwrap_or(1.0);
+        let settings = TraceSettings {
+            endpoint: mistakes
+                .or_note(endpoint(name, url, protocol))
+                .unwrap_or_default(),
             protocol,
-            sampler,
-            n_queued,
-        }))
+            sampler: mistakes
+                .or_note(self.sampler(ratio))
+                .unwrap_or(Sampler::AlwaysOff),
+            n_queued: mistakes.or_note(self.n_queued()).unwrap_or(QUEUED_SPANS),
+            delay: mistakes.or_note(self.delay()).unwrap_or_default(),
+        };
+        mistakes.unless_any(Some(settings))
+    }
+
+    fn given_endpoint(&self) -> Option<(&'static str, &str)> {
+        first_given([
+            (TRACES_ENDPOINT, &self.otlp_traces_endpoint),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", &self.otlp_endpoint),
+        ])
     }
 
     fn protocol(&self) -> Result<Protocol, String> {
@@ -144,38 +181,13 @@ impl TraceArgs {
         }
     }
 
-    fn endpoint(&self, protocol: Protocol) -> Result<Option<String>, String> {
-        let traces = (
-            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-            &self.otlp_traces_endpoint,
-        );
-        let all = ("OTEL_EXPORTER_OTLP_ENDPOINT", &self.otlp_endpoint);
-        let Some((name, url)) = first_given([traces, all]) else {
-            return Ok(None);
-        };
-        let host = url.strip_prefix("http://").unwrap_or_default();
-        if host.is_empty() || host.starts_with(['/', ':']) || url.contains(char::is_whitespace) {
-            return Err(format!(
-                "{name} is {url:?}; it has to be an address such as http://127.0.0.1:4318, of a collector that is spoken to \
-                 without TLS and passes on what it gets"
-            ));
-        }
-        let whole = name == traces.0 || protocol == Protocol::Grpc;
-        Ok(Some(if whole {
-            url.to_owned()
-        } else {
-            format!("{}/{TRACES_PATH}", url.trim_end_matches('/'))
-        }))
-    }
-
-    fn sampler(&self) -> Result<Sampler, String> {
+    fn sampler(&self, ratio: f64) -> Result<Sampler, String> {
         let (name, given) = ("OTEL_TRACES_SAMPLER", &self.traces_sampler);
         let (_, given) = first_given([(name, given)]).unwrap_or((name, "parentbased_always_on"));
         let (root, is_parent_based) = match given.strip_prefix("parentbased_") {
             Some(root) => (root, true),
             None => (given, false),
         };
-        let ratio = self.sampler_ratio()?;
         let root = match root {
             "always_on" => Sampler::AlwaysOn,
             "always_off" => Sampler::AlwaysOff,
@@ -206,15 +218,13 @@ impl TraceArgs {
     }
 
     fn n_queued(&self) -> Result<usize, String> {
-        let name = "OTEL_BSP_MAX_QUEUE_SIZE";
-        let Some((_, given)) = first_given([(name, &self.spans_queued)]) else {
-            return Ok(QUEUED_SPANS);
-        };
-        let n_queued = given.parse().ok();
-        let n_queued = n_queued.filter(|n_queued| (1..=MOST_QUEUED_SPANS).contains(n_queued));
-        n_queued.ok_or_else(|| {
-            format!("{name} is {given:?}; it has to be a number from 1 to {MOST_QUEUED_SPANS}")
-        })
+        let given = ("OTEL_BSP_MAX_QUEUE_SIZE", &self.spans_queued);
+        number_within(given, &MAY_BE_QUEUED, QUEUED_SPANS)
+    }
+
+    fn delay(&self) -> Result<Duration, String> {
+        let given = ("OTEL_BSP_SCHEDULE_DELAY", &self.spans_delay);
+        number_within(given, &MAY_BE_DELAYED_MS, DELAY_MS).map(Duration::from_millis)
     }
 
     fn is_off(&self) -> Result<bool, String> {
@@ -232,6 +242,44 @@ impl TraceArgs {
             Some((_, text)) => Err(format!("{name} is {text:?}; it may be true or false")),
         }
     }
+}
+
+/// Where spans go: of an endpoint for all signals, its part for traces.
+fn endpoint(name: &str, url: &str, protocol: Protocol) -> Result<String, String> {
+    if url.contains('@') {
+        // It is not repeated: there may be a password in it.
+        return Err(format!(
+            "{name} has a user in it; what the collector asks for goes into OTEL_EXPORTER_OTLP_HEADERS"
+        ));
+    }
+    let host = url.strip_prefix("http://").unwrap_or_default();
+    if host.is_empty() || host.starts_with(['/', ':']) || url.contains(char::is_whitespace) {
+        return Err(format!(
+            "{name} is {url:?}; it has to be an address such as http://127.0.0.1:4318, of a collector that is spoken to \
+             without TLS and passes on what it gets"
+        ));
+    }
+    let is_whole = name == TRACES_ENDPOINT || protocol == Protocol::Grpc;
+    Ok(if is_whole {
+        url.to_owned()
+    } else {
+        format!("{}/{TRACES_PATH}", url.trim_end_matches('/'))
+    })
+}
+
+/// A number that is given, or the usual one.
+fn number_within<T: Copy + FromStr + PartialOrd + fmt::Display>(
+    (name, given): (&'static str, &Option<String>),
+    allowed: &RangeInclusive<T>,
+    usual: T,
+) -> Result<T, String> {
+    let Some((_, text)) = first_given([(name, given)]) else {
+        return Ok(usual);
+    };
+    let number = text.parse().ok().filter(|number| allowed.contains(number));
+    let (least, most) = (allowed.start(), allowed.end());
+    number
+        .ok_or_else(|| format!("{name} is {text:?}; it has to be a number from {least} to {most}"))
 }
 
 /// The first setting that is given, and what it is.
@@ -261,6 +309,7 @@ mod tests {
             traces_sampler: of("SAMPLER"),
             traces_sampler_arg: of("SAMPLER_ARG"),
             spans_queued: of("QUEUE"),
+            spans_delay: of("DELAY"),
             traces_exporter: of("EXPORTER"),
             otel_disabled: of("DISABLED"),
         }
@@ -286,6 +335,10 @@ mod tests {
         check(&[base, traces], Some("http://d:1/spans"));
         check(&[base, ("EXPORTER", "none")], None);
         check(&[base, ("DISABLED", "True")], None);
+        // What is not used need not be right.
+        let console = [("PROTOCOL", "http/json"), ("SAMPLER", "mine")];
+        check(&console, None);
+        check(&[("DISABLED", "true"), console[0]], None);
         check(
             &[base, ("EXPORTER", "otlp"), ("DISABLED", "false")],
             Some("http://c:4318/v1/traces"),
@@ -304,7 +357,9 @@ mod tests {
             ),
         ] {
             let given = [("SAMPLER", sampler), ("SAMPLER_ARG", "0.25")];
-            let sampler = args(&given).sampler().expect("a sampler");
+            let args = args(&given);
+            let ratio = args.sampler_ratio().expect("a ratio");
+            let sampler = args.sampler(ratio).expect("a sampler");
             assert_eq!(format!("{sampler:?}"), expected);
         }
     }
@@ -315,22 +370,34 @@ mod tests {
             ("ENDPOINT", "https://collector"),
             ("PROTOCOL", "http/json"),
             ("SAMPLER", "jaeger_remote"),
+            ("SAMPLER_ARG", "1.5"),
             ("QUEUE", "0"),
-            ("EXPORTER", "zipkin"),
+            ("DELAY", "0"),
         ]);
-        let TraceMistakes(mistakes) = all.settings().expect_err("five mistakes");
+        let TraceMistakes(mistakes) = all.settings().expect_err("six mistakes");
         let expected = [
             "OTEL_EXPORTER_OTLP_PROTOCOL is \"http/json\"; it may be http/protobuf or grpc",
+            "OTEL_TRACES_SAMPLER_ARG is \"1.5\"; it has to be a number from 0 to 1",
             "OTEL_EXPORTER_OTLP_ENDPOINT is \"https://collector\"; it has to be an address such as http://127.0.0.1:4318, of a \
              collector that is spoken to without TLS and passes on what it gets",
             "OTEL_TRACES_SAMPLER is \"jaeger_remote\"; it may be always_on, always_off or traceidratio, each also after parentbased_",
-            "OTEL_BSP_MAX_QUEUE_SIZE is \"0\"; it has to be a number from 1 to 1000000",
-            "OTEL_TRACES_EXPORTER is \"zipkin\"; it may be otlp or none",
+            "OTEL_BSP_MAX_QUEUE_SIZE is \"0\"; it has to be a number from 512 to 1000000",
+            "OTEL_BSP_SCHEDULE_DELAY is \"0\"; it has to be a number from 10 to 60000",
         ];
         assert_eq!(mistakes, expected);
-        let bad = |name, value| args(&[(name, value)]).settings().is_err();
+        let bad = |name, value| {
+            let endpoint = ("ENDPOINT", "http://c");
+            args(&[(name, value), endpoint]).settings().is_err()
+        };
         assert!(
-            bad("SAMPLER_ARG", "1.5") && bad("SAMPLER_ARG", "half") && bad("DISABLED", "maybe")
+            bad("SAMPLER_ARG", "half") && bad("DISABLED", "maybe") && bad("EXPORTER", "zipkin")
+        );
+        let secret = args(&[("ENDPOINT", "http://me:secret@c")]).settings();
+        assert!(
+            !secret
+                .expect_err("a user in it")
+                .to_string()
+                .contains("secret")
         );
         assert!(bad("ENDPOINT", "collector:4318") && bad("TRACES_ENDPOINT", "http://"));
     }

@@ -105,8 +105,7 @@ impl Tracer {
     /// them it is.
     ///
     /// # Errors
-    /// [`TraceMistakes`] in the settings, also in those that OpenTelemetry reads by itself. A collector that is not there
-    /// is none: it may come.
+    /// [`TraceMistakes`] in the settings. A collector that is not there is none: it may come.
     pub fn from_args(
         args: &TraceArgs,
         service: &'static str,
@@ -205,8 +204,9 @@ impl Exporting {
             is_failing: AtomicBool::new(false),
         };
         sending.set_resource(&resource(service, instance));
-        // Two batches of the usual size are not more than may wait.
-        let config = BatchConfigBuilder::default().with_max_queue_size(settings.n_queued);
+        let config = BatchConfigBuilder::default()
+            .with_max_queue_size(settings.n_queued)
+            .with_scheduled_delay(settings.delay);
         let processor = BatchSpanProcessor::builder(sending).with_batch_config(config.build());
         Ok(Self {
             processor: processor.build(),
@@ -229,6 +229,7 @@ impl Exporting {
     }
 
     fn end(&self) {
+        self.backlog.is_closed.store(true, Ordering::Relaxed);
         let flushed = self.processor.shutdown_with_timeout(FLUSH_TIMEOUT);
         let n_left = self.backlog.n_waiting();
         if let Err(error) = flushed {
@@ -274,16 +275,16 @@ fn exporter(settings: &TraceSettings) -> Result<SpanExporter, ExporterBuildError
 /// Who sends the spans. What the environment says goes before what the program knows.
 fn resource(service: &'static str, instance: &str) -> Resource {
     let said = Resource::builder().build();
-    let is_unknown = |key: &'static str| {
-        let value = said.get(&key.into());
-        value.is_none_or(|value| value.as_str().starts_with(UNKNOWN_SERVICE))
+    let is_unsaid = |key: &'static str| match said.get(&key.into()) {
+        Some(value) => key == SERVICE_NAME && value.as_str().starts_with(UNKNOWN_SERVICE),
+        None => true,
     };
     let known = [
         (SERVICE_NAME, service),
         ("service.version", env!("CARGO_PKG_VERSION")),
         (INSTANCE, instance),
     ];
-    let unsaid = known.into_iter().filter(|(key, _)| is_unknown(key));
+    let unsaid = known.into_iter().filter(|(key, _)| is_unsaid(key));
     let unsaid = unsaid.map(|(key, value)| KeyValue::new(key, value.to_owned()));
     Resource::builder().with_attributes(unsaid).build()
 }
@@ -298,6 +299,8 @@ struct Backlog {
     n_sent: AtomicU64,
     n_queue_full: AtomicU64,
     n_not_taken: AtomicU64,
+    /// Set at the end: what comes then is lost.
+    is_closed: AtomicBool,
 }
 
 impl Backlog {
@@ -308,11 +311,17 @@ impl Backlog {
             n_sent: AtomicU64::new(0),
             n_queue_full: AtomicU64::new(0),
             n_not_taken: AtomicU64::new(0),
+            is_closed: AtomicBool::new(false),
         }
     }
 
     /// Lets so many more wait, if there is room for all of them.
     fn enter(&self, n_spans: usize) -> bool {
+        if self.is_closed.load(Ordering::Relaxed) {
+            self.n_not_taken
+                .fetch_add(n_spans as u64, Ordering::Relaxed);
+            return false;
+        }
         let entered = |n_waiting: usize| {
             let n_then = n_waiting.saturating_add(n_spans);
             (n_then <= self.n_most).then_some(n_then)
@@ -375,7 +384,8 @@ impl Exporter for Sending {
         self.backlog.leave(n_spans, exported.is_ok());
         let was_failing = self.is_failing.swap(exported.is_err(), Ordering::Relaxed);
         match &exported {
-            Err(error) if !was_failing => {
+            // At the end it is told how many are lost.
+            Err(error) if !was_failing && !self.backlog.is_closed.load(Ordering::Relaxed) => {
                 tracing::warn!(%error, endpoint = self.endpoint, "spans are lost: the collector does not take them");
             }
             Ok(()) if was_failing => {

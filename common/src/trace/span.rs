@@ -147,6 +147,12 @@ impl Period {
         }
     }
 
+    /// From `start` on for this long; a time that no clock has counts as none.
+    #[must_use]
+    pub fn lasting(start: SystemTime, time: Duration) -> Self {
+        Self::new(start, start.checked_add(time).unwrap_or(start))
+    }
+
     /// How long it was.
     #[must_use]
     pub fn time(self) -> Duration {

@@ -69,7 +69,7 @@ impl<'a> Telling<'a> {
         let JobSubject { tenant, model, job } = self.address;
         let word = match outcome {
             Outcome::Cancelled => "cancel",
-            Outcome::Ok(_) | Outcome::Error(_) | Outcome::Expired => "give up",
+            Outcome::Ok(_) | Outcome::Error(_) | Outcome::Expired => "give_up",
         };
         let period = Period::since(self.began_at);
         let at = Destination::job(self.address);
