@@ -14,15 +14,14 @@ use crate::{result::JobError, subject::JobSubject};
 /// How a program logs.
 #[derive(Debug, Clone, Args)]
 pub struct LogArgs {
-    /// What is logged: a level (error, warn, info, debug, trace) or filters such as `info,async_nats=debug`
-    #[arg(
-        long,
-        env = "SEGFLEET_LOG",
-        default_value = "info,async_nats=warn",
-        global = true,
-        value_name = "FILTER"
-    )]
-    pub log: String,
+    /// What is logged: a level (error, warn, info, debug, trace) or filters such as `info,async_nats=debug` [default:
+    /// what `RUST_LOG` says, or else `info,async_nats=warn`]
+    #[arg(long, env = "SEGFLEET_LOG", global = true, value_name = "FILTER")]
+    pub log: Option<String>,
+
+    /// What all programs are told to log that are written in Rust.
+    #[arg(long, env = "RUST_LOG", global = true, hide = true)]
+    pub rust_log: Option<String>,
 
     /// How a line of the log looks
     #[arg(
@@ -34,6 +33,9 @@ pub struct LogArgs {
     )]
     pub log_format: LogFormat,
 }
+
+/// What is logged where nobody says so.
+const USUAL_FILTER: &str = "info,async_nats=warn";
 
 /// How a line of the log looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -50,7 +52,7 @@ pub enum LogFormat {
 #[derive(Debug, Error)]
 pub enum TelemetryError {
     /// The filter is not one.
-    #[error("--log {filter:?} is not a log filter: {source}")]
+    #[error("--log (or RUST_LOG) {filter:?} is not a log filter: {source}")]
     Filter {
         /// What was given.
         filter: String,
@@ -88,8 +90,11 @@ pub fn tell_end(outcome: &'static str, error: Option<&JobError>) {
 /// # Errors
 /// [`TelemetryError`] for a filter that is none, or when logging has been started before.
 pub fn init(args: &LogArgs) -> Result<(), TelemetryError> {
-    let filter = EnvFilter::try_new(&args.log).map_err(|source| TelemetryError::Filter {
-        filter: args.log.clone(),
+    let said = [&args.log, &args.rust_log].into_iter().flatten();
+    let filter = said.map(String::as_str).find(|filter| !filter.is_empty());
+    let filter = filter.unwrap_or(USUAL_FILTER);
+    let filter = EnvFilter::try_new(filter).map_err(|source| TelemetryError::Filter {
+        filter: filter.to_owned(),
         source,
     })?;
     let lines = tracing_subscriber::fmt()

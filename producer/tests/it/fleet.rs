@@ -160,7 +160,7 @@ impl Drop for Fleet {
 pub(crate) fn clean(command: &mut Command) -> &mut Command {
     let inherited = std::env::vars_os().map(|(name, _)| name);
     let ours = |name: &OsString| {
-        ["SEGFLEET_", "NATS_", "OTEL_"]
+        ["SEGFLEET_", "NATS_", "OTEL_", "RUST_LOG"]
             .iter()
             .any(|own| name.to_string_lossy().starts_with(own))
     };

@@ -146,7 +146,8 @@ fn clean(command: &mut Command) -> &mut Command {
     let inherited = std::env::vars_os().map(|(name, _)| name);
     let ours = |name: &OsString| {
         let name = name.to_string_lossy();
-        name.starts_with("SEGFLEET_") || name.starts_with("OTEL_")
+        let ours = ["SEGFLEET_", "OTEL_", "RUST_LOG"];
+        ours.iter().any(|ours| name.starts_with(ours))
     };
     for name in inherited.filter(ours) {
         command.env_remove(name);
