@@ -285,7 +285,7 @@ impl<'a> Settler<'a> {
             Published::Drained => Stored::Drained,
             Published::TooLarge(message) => {
                 tracing::error!(
-                    message,
+                    error = message,
                     "not even an error result fits; raise the broker's max_payload"
                 );
                 Stored::Impossible
@@ -335,7 +335,7 @@ impl<'a> Settler<'a> {
             Published::Drained => delivery.give_back().await,
             Published::TooLarge(message) => {
                 tracing::error!(
-                    message,
+                    error = message,
                     "a dead letter cannot be kept; raise the broker's max_payload"
                 );
                 delivery.term(error.code.as_str()).await;
@@ -372,7 +372,7 @@ impl<'a> Settler<'a> {
         for letter in given_up.letters() {
             match self.publish(given_up.subject(), letter).await {
                 Published::TooLarge(message) => {
-                    tracing::warn!(message, "a dead letter is too large");
+                    tracing::warn!(error = message, "a dead letter is too large");
                     too_large = message;
                 }
                 published => return published,

@@ -148,6 +148,16 @@ impl Period {
     }
 
     /// From `start` on for this long; a time that no clock has counts as none.
+    ///
+    /// ```
+    /// use std::time::{Duration, SystemTime};
+    ///
+    /// use segfleet_common::trace::span::Period;
+    ///
+    /// let of_ms = |time| Period::lasting(SystemTime::UNIX_EPOCH, time).time().as_millis();
+    /// assert_eq!(of_ms(Duration::from_millis(7)), 7);
+    /// assert_eq!(of_ms(Duration::MAX), 0);
+    /// ```
     #[must_use]
     pub fn lasting(start: SystemTime, time: Duration) -> Self {
         Self::new(start, start.checked_add(time).unwrap_or(start))
