@@ -7,6 +7,7 @@
 
 mod args;
 mod export;
+mod sending;
 pub mod span;
 
 use std::array;
@@ -29,7 +30,8 @@ pub use opentelemetry::trace::SpanContext;
 
 pub use self::{
     args::{TraceArgs, TraceMistakes},
-    export::{OfLoss, SpanCounts, Tracer},
+    export::Tracer,
+    sending::{OfLoss, SpanCounts},
 };
 
 /// Longest `tracestate` that is passed on. Source: W3C Trace Context, level 1, section 3.3.1.5, which asks for as much.

@@ -1,15 +1,10 @@
 //! [`Tracer`]: takes spans that are over and sends them to a collector, or drops and counts them.
 //!
 //! Nobody ever waits for a collector: spans that find no room are dropped, a delivery's all together, so that no trace
-//! has holes. What is sent when, and how, is OpenTelemetry's part; here is what it does not tell: what was lost.
+//! has holes. What is sent when, and how, is OpenTelemetry's part; what was lost, which it does not tell, is
+//! [`super::sending`]'s.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use opentelemetry::{
     Context, InstrumentationScope, KeyValue, TraceId,
@@ -20,22 +15,17 @@ use opentelemetry_otlp::{
 };
 use opentelemetry_sdk::{
     Resource,
-    error::OTelSdkResult,
     trace::{
         BatchConfigBuilder, BatchSpanProcessor, Sampler, SamplingDecision, ShouldSample as _,
-        SpanData, SpanExporter as Exporter, SpanProcessor as _,
+        SpanExporter as _, SpanProcessor as _,
     },
 };
 use tokio::{runtime::Runtime, task::spawn_blocking};
 
-use crate::{
-    labels,
-    metrics::{self, Count, Family},
-};
-
 use super::{
     JobTrace,
     args::{Protocol, TraceArgs, TraceMistakes, TraceSettings},
+    sending::{Backlog, Sending, SpanCounts},
     span::{self, INSTANCE, Span},
 };
 
@@ -44,38 +34,6 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 const SERVICE_NAME: &str = "service.name";
 /// What OpenTelemetry calls a service that nobody has named.
 const UNKNOWN_SERVICE: &str = "unknown_service";
-
-/// What has become of the spans so far.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct SpanCounts {
-    /// Taken by the collector.
-    pub sent: u64,
-    /// Lost since too many were waiting.
-    pub queue_full: u64,
-    /// Lost since the collector did not take them.
-    pub not_taken: u64,
-}
-
-labels! {
-    /// Of spans that were lost for one reason.
-    pub struct OfLoss {
-        /// `queue_full` or `not_taken`.
-        reason: &'static str,
-    }
-}
-
-impl SpanCounts {
-    /// Has a program's metrics say them.
-    pub fn show(self, sent: &Count, dropped: &Family<OfLoss, Count>) {
-        metrics::raise(sent, self.sent);
-        for (reason, n_spans) in [
-            ("queue_full", self.queue_full),
-            ("not_taken", self.not_taken),
-        ] {
-            metrics::raise(&dropped.get_or_create(&OfLoss { reason }), n_spans);
-        }
-    }
-}
 
 /// Where spans go. Clones share it.
 #[derive(Debug, Clone, Default)]
@@ -197,12 +155,7 @@ impl Exporting {
             exporter(&settings)?
         };
         let backlog = Arc::new(Backlog::new(settings.n_queued));
-        let mut sending = Sending {
-            exporter,
-            endpoint: settings.endpoint,
-            backlog: backlog.clone(),
-            is_failing: AtomicBool::new(false),
-        };
+        let mut sending = Sending::new(exporter, settings.endpoint, backlog.clone());
         sending.set_resource(&resource(service, instance));
         let config = BatchConfigBuilder::default()
             .with_max_queue_size(settings.n_queued)
@@ -229,7 +182,7 @@ impl Exporting {
     }
 
     fn end(&self) {
-        self.backlog.is_closed.store(true, Ordering::Relaxed);
+        self.backlog.close();
         let flushed = self.processor.shutdown_with_timeout(FLUSH_TIMEOUT);
         let n_left = self.backlog.n_waiting();
         if let Err(error) = flushed {
@@ -287,124 +240,4 @@ fn resource(service: &'static str, instance: &str) -> Resource {
     let unsaid = known.into_iter().filter(|(key, _)| is_unsaid(key));
     let unsaid = unsaid.map(|(key, value)| KeyValue::new(key, value.to_owned()));
     Resource::builder().with_attributes(unsaid).build()
-}
-
-/// Counts what waits to be sent and what became of it.
-#[derive(Debug)]
-struct Backlog {
-    /// How many may wait.
-    n_most: usize,
-    /// How many do, those that are being sent included.
-    n_waiting: AtomicUsize,
-    n_sent: AtomicU64,
-    n_queue_full: AtomicU64,
-    n_not_taken: AtomicU64,
-    /// Set at the end: what comes then is lost.
-    is_closed: AtomicBool,
-}
-
-impl Backlog {
-    fn new(n_most: usize) -> Self {
-        Self {
-            n_most,
-            n_waiting: AtomicUsize::new(0),
-            n_sent: AtomicU64::new(0),
-            n_queue_full: AtomicU64::new(0),
-            n_not_taken: AtomicU64::new(0),
-            is_closed: AtomicBool::new(false),
-        }
-    }
-
-    /// Lets so many more wait, if there is room for all of them.
-    fn enter(&self, n_spans: usize) -> bool {
-        if self.is_closed.load(Ordering::Relaxed) {
-            self.n_not_taken
-                .fetch_add(n_spans as u64, Ordering::Relaxed);
-            return false;
-        }
-        let entered = |n_waiting: usize| {
-            let n_then = n_waiting.saturating_add(n_spans);
-            (n_then <= self.n_most).then_some(n_then)
-        };
-        let entered = self
-            .n_waiting
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, entered);
-        if entered.is_err() {
-            let n_before = self
-                .n_queue_full
-                .fetch_add(n_spans as u64, Ordering::Relaxed);
-            if n_before == 0 {
-                tracing::warn!(
-                    limit = self.n_most,
-                    "too many spans wait to be sent; dropping those beyond the limit, from here on without a word"
-                );
-            }
-        }
-        entered.is_ok()
-    }
-
-    /// So many wait no more.
-    fn leave(&self, n_spans: usize, is_sent: bool) {
-        self.n_waiting.fetch_sub(n_spans, Ordering::Relaxed);
-        let count = if is_sent {
-            &self.n_sent
-        } else {
-            &self.n_not_taken
-        };
-        count.fetch_add(n_spans as u64, Ordering::Relaxed);
-    }
-
-    fn n_waiting(&self) -> usize {
-        self.n_waiting.load(Ordering::Relaxed)
-    }
-
-    fn counts(&self) -> SpanCounts {
-        SpanCounts {
-            sent: self.n_sent.load(Ordering::Relaxed),
-            queue_full: self.n_queue_full.load(Ordering::Relaxed),
-            not_taken: self.n_not_taken.load(Ordering::Relaxed),
-        }
-    }
-}
-
-/// The exporter, and what became of what was given to it.
-#[derive(Debug)]
-struct Sending {
-    exporter: SpanExporter,
-    endpoint: String,
-    backlog: Arc<Backlog>,
-    /// Whether the last batch was lost: an outage is told of once.
-    is_failing: AtomicBool,
-}
-
-impl Exporter for Sending {
-    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        let n_spans = batch.len();
-        let exported = self.exporter.export(batch).await;
-        self.backlog.leave(n_spans, exported.is_ok());
-        let was_failing = self.is_failing.swap(exported.is_err(), Ordering::Relaxed);
-        match &exported {
-            // At the end it is told how many are lost.
-            Err(error) if !was_failing && !self.backlog.is_closed.load(Ordering::Relaxed) => {
-                tracing::warn!(%error, endpoint = self.endpoint, "spans are lost: the collector does not take them");
-            }
-            Ok(()) if was_failing => {
-                tracing::info!(endpoint = self.endpoint, "the collector takes spans again");
-            }
-            Ok(()) | Err(_) => {}
-        }
-        exported
-    }
-
-    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        self.exporter.shutdown_with_timeout(timeout)
-    }
-
-    fn force_flush(&self) -> OTelSdkResult {
-        self.exporter.force_flush()
-    }
-
-    fn set_resource(&mut self, resource: &Resource) {
-        self.exporter.set_resource(resource);
-    }
 }
