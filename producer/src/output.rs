@@ -47,9 +47,7 @@ impl Table {
                 worker,
             ]),
             Outcome::Error(error) => {
-                // The id that the fleet's logs and traces have it under.
-                let trace = result.trace_id.as_ref();
-                let trace = trace.map_or_else(String::new, |id| format!(" (trace {id})"));
+                let trace = trace_note(result);
                 self.columns([file, "-", "-", &time, &format!("{worker}  {error}{trace}")])
             }
             Outcome::Expired | Outcome::Cancelled => self.columns([
@@ -66,6 +64,13 @@ impl Table {
         let width = self.file_width;
         format!("{file:<width$}  {objects:>7}  {area:>7}  {time:>9}  {worker}")
     }
+}
+
+/// What is put behind the error of a job: the id that the fleet's logs and traces have it under.
+#[must_use]
+pub fn trace_note(result: &JobResult) -> String {
+    let trace_id = result.trace_id.as_ref();
+    trace_id.map_or_else(String::new, |id| format!(" (trace {id})"))
 }
 
 fn area(result: &JobResult, objects: &[Object]) -> String {

@@ -408,16 +408,17 @@ mod tests {
         notes.outcome = "ok";
     }
 
+    /// The spans of a delivery that is over.
+    fn recorded(open: &Open, fill: impl FnOnce(&mut Notes)) -> Vec<Span> {
+        let notes = open.notes.lock().expect("nobody panics").take();
+        let mut notes = notes.expect("open");
+        fill(&mut notes);
+        open.spans(&notes, at(40))
+    }
+
     /// The spans as a tree in order of time, each with its milliseconds.
     fn tree(open: &Open, fill: impl FnOnce(&mut Notes)) -> String {
-        let mut notes = open
-            .notes
-            .lock()
-            .expect("nobody panics")
-            .take()
-            .expect("open");
-        fill(&mut notes);
-        let mut spans = open.spans(&notes, at(40));
+        let mut spans = recorded(open, fill);
         spans.sort_by_key(|span| span.period().start);
         let is_inner = |span: &Span| {
             let mut all = spans.iter();
@@ -462,14 +463,7 @@ job 0..40
     fn a_job_that_was_sent_in_a_trace_is_a_part_of_it() {
         let open = open(Some(SENT), Attempts::Inside);
         let parent = open.trace.root().span_id();
-        let mut notes = open
-            .notes
-            .lock()
-            .expect("nobody panics")
-            .take()
-            .expect("open");
-        whole(&mut notes);
-        let spans = open.spans(&notes, at(40));
+        let spans = recorded(&open, whole);
         let of_sender: Vec<&str> = spans
             .iter()
             .filter(|span| span.parent() == Some(parent))
@@ -488,14 +482,7 @@ job 0..40
         let of_sender = open.trace.root().clone();
         assert_ne!(open.process.trace_id(), of_sender.trace_id());
         assert_eq!(open.result.trace_id(), open.process.trace_id());
-        let mut notes = open
-            .notes
-            .lock()
-            .expect("nobody panics")
-            .take()
-            .expect("open");
-        whole(&mut notes);
-        let spans = open.spans(&notes, at(40));
+        let spans = recorded(&open, whole);
         let inside: Vec<&str> = spans
             .iter()
             .filter(|span| span.context().trace_id() == of_sender.trace_id())

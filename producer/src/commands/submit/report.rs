@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     config::SubmitArgs,
-    output::{Summary, Table},
+    output::{Summary, Table, trace_note},
 };
 
 /// Prints and counts.
@@ -126,11 +126,7 @@ impl Report {
                 self.summary.n_failed += 1;
                 // Otherwise nothing has told of it yet.
                 if self.table.is_none() && written.text.is_none() {
-                    let why = why(outcome);
-                    match &result.trace_id {
-                        Some(trace_id) => remark(&format!("{name}: {why} (trace {trace_id})")),
-                        None => remark(&format!("{name}: {why}")),
-                    }
+                    remark(&format!("{name}: {}{}", why(outcome), trace_note(&result)));
                 }
             }
         }
